@@ -1,0 +1,33 @@
+"""Command lines made of functions: each is a subcommand, its annotated arguments the options.
+
+Promises: a mistake that the user can mend is one message on standard error and exit code 2,
+never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from .errors import GradlabError
+
+Command = Callable[..., int]
+
+
+def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; give its exit code."""
+    table = {command.__name__.removesuffix("_command"): command for command in commands}
+    options: tuple[Any, ...] = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            table, prog=program, args=arguments, config=options
+        )
+    except GradlabError as error:
+        # Under torchrun every process fails alike: one message is enough.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code

@@ -1,0 +1,96 @@
+"""Pictures of what was measured: the curves of a run and a confusion matrix, as PNG.
+
+Promises: draws without a screen; reads only what was recorded since the last drawing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .files import write_durably
+from .record import read
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Points = dict[str, list[tuple[float, float]]]
+
+
+class Curves:
+    """The curves of metrics.jsonl over the epochs: losses left, other validation values right."""
+
+    def __init__(self, metrics: Path, picture: Path) -> None:
+        self.metrics = metrics
+        self.picture = picture
+        self._read = 0
+        self._losses: dict[int, tuple[float, int]] = {}
+        self._values: Points = defaultdict(list)
+
+    def draw(self) -> None:
+        """Take up what was recorded since the last time and write the picture."""
+        lines, self._read = read(self.metrics, self._read)
+        for line in lines:
+            self._take(line)
+        means = [(float(epoch), total / count) for epoch, (total, count) in self._losses.items()]
+        write_durably(self.picture, _png(_curves({"training loss": means, **self._values})))
+
+    def _take(self, line: dict[str, float]) -> None:
+        epoch = int(line["epoch"])
+        total, count = self._losses.get(epoch, (0.0, 0))
+        self._losses[epoch] = (total + line["loss"], count + 1)
+        for name, value in line.items():
+            if name.startswith("val_"):
+                self._values[name].append((epoch, value))
+
+
+def _curves(points: Points) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, values in points.items():
+        axes = left if name.endswith("loss") else right
+        label = name.replace("val_", "validation ").replace("_", " ")
+        axes.plot(*zip(*values, strict=True), marker=".", label=label)
+    for axes, title in ((left, "Loss"), (right, "Validation")):
+        _label(axes, title)
+    return figure
+
+
+def _label(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+
+
+def confusion_matrix(counts: np.ndarray[Any, Any], labels: list[str], picture: Path) -> None:
+    """Draw a confusion matrix: counts of shape (classes, classes), true classes in rows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts, cmap="Blues")
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(labels)), xticklabels=labels)
+    axes.set(yticks=range(len(labels)), yticklabels=labels)
+    # More numbers than this can't be read; the colours still can.
+    if len(labels) <= 30:
+        for (row, column), count in np.ndenumerate(counts):
+            dark = count > counts.max() / 2
+            colour = "white" if dark else "black"
+            text = str(count) if count else ""
+            axes.text(column, row, text, ha="center", va="center", color=colour)
+    write_durably(picture, _png(figure))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

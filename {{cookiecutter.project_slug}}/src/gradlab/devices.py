@@ -1,0 +1,161 @@
+"""What a run computes on: device, precision, and the processes that share it.
+
+Promises: the same program runs alone or under torchrun, on CPU, CUDA or Apple's GPU, and the
+same seed gives the same bytes again on the same kind of device.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from .errors import GradlabError, note
+from .session import Device, Precision
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def gpu_problem() -> str | None:
+    """Say why torch can't compute on this machine's NVIDIA GPU; None if it can."""
+    if not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            return f"torch {torch.__version__} was built without CUDA"
+        return "torch finds no NVIDIA GPU or driver"
+    major, minor = torch.cuda.get_device_capability()
+    if any(_runs(arch, major, minor) for arch in torch.cuda.get_arch_list()):
+        return None
+    name = torch.cuda.get_device_name()
+    return f"torch {torch.__version__} was not built for {name} (sm_{major}{minor})"
+
+
+def _runs(arch: str, major: int, minor: int) -> bool:
+    """Tell whether code built for an architecture such as sm_75 or compute_90 runs on a GPU."""
+    kind, _, number = arch.partition("_")
+    digits = "".join(char for char in number if char.isdigit())
+    built = (int(digits[:-1]), int(digits[-1]))
+    # Machine code runs on later minor versions; PTX is compiled for all later GPUs.
+    return (built[0] == major or kind == "compute") and built <= (major, minor)
+
+
+def choose(wanted: Device) -> torch.device:
+    """Choose the device: what was asked for, else the fastest that works.
+
+    Raises GradlabError where a device was asked for that does not work here.
+    """
+    problem = gpu_problem()
+    if wanted == "cuda" and problem:
+        raise GradlabError(f"--device cuda: {problem}. Leave the option out to run on what works.")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise GradlabError("--device mps: torch finds no Apple GPU. Leave the option out.")
+    if wanted != "auto":
+        return torch.device(wanted)
+    if not problem:
+        return torch.device("cuda")
+    if torch.cuda.is_available():
+        note(f"! {problem}: running on the CPU. The torch that came with the machine may fit.")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_precision(device: torch.device, wanted: Precision) -> str:
+    """Choose the precision: what was asked for, else the fastest that the device is made for."""
+    if wanted == "fp16" and device.type == "cpu":
+        raise GradlabError("--precision fp16 needs a GPU: take bf16 or fp32 on a CPU.")
+    if wanted != "auto":
+        return wanted
+    if device.type != "cuda":
+        return "fp32"
+    # bf16 is emulated below Ampere; tensor cores for fp16 begin with Volta.
+    major, _ = torch.cuda.get_device_capability(device)
+    return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Give the context that computes in the precision."""
+    dtype = DTYPES.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Give the memory format for images: channels last where tensor cores gain by it."""
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 7
+    return torch.channels_last if fast else torch.contiguous_format
+
+
+def scaler(device: torch.device, precision: str) -> Any:
+    """Give the gradient scaler: enabled for fp16 on CUDA, else one that does nothing."""
+    enabled = precision == "fp16" and device.type == "cuda"
+    if hasattr(torch.amp, "GradScaler"):  # torch >= 2.3
+        return torch.amp.GradScaler("cuda", enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)
+
+
+def make_repeatable() -> None:
+    """Choose algorithms that give the same bits each time, where torch has them."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory finds programs that read what they never wrote, and costs time.
+    if hasattr(torch.utils, "deterministic"):  # torch >= 2.2
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision("high")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, one for each GPU, and this one's place among them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Tell whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, value: Any) -> Any:
+        """Give every process the first one's value; any that can be pickled."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average a tensor over the processes; the result lies on the CPU."""
+        values = values.detach().float().cpu()
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values / self.size
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Make the model's gradients those of all processes."""
+        return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
+
+    def close(self) -> None:
+        """Part from the other processes."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join(wanted: Device) -> World:
+    """Join the processes that torchrun started, or be alone."""
+    make_repeatable()
+    device = choose(wanted)
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return World(0, 1, device)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # The others wait while the first one evaluates and saves.
+    dist.init_process_group(backend, timeout=timedelta(hours=2))
+    return World(dist.get_rank(), size, device)

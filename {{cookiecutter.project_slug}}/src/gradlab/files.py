@@ -1,0 +1,98 @@
+"""Files that survive: written whole or not at all, named by what they hold.
+
+Promises: after a kill, a crash or a full disk at any moment a file has its old or its new
+content, and a file named by its content proves by itself that it is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from .errors import note
+
+NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
+
+
+def digest(data: bytes | memoryview) -> str:
+    """Give the first 64 bits of the SHA-256 as 16 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def file_name(step: int, data: bytes | memoryview, suffix: str) -> str:
+    """Name a file by its step and content."""
+    return f"{step:010d}-{digest(data)}.{suffix}"
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a file has the content that its name promises."""
+    match = NAME.fullmatch(path.name)
+    if not match:
+        return False
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16] == match[2]
+    except OSError:
+        return False
+
+
+def step_of(path: Path) -> int:
+    """Read the step from a file's name."""
+    return int(path.name[:10])
+
+
+def candidates(folder: Path, suffix: str = "pt") -> list[Path]:
+    """List the files of a folder that are named as saves, the newest first, unverified."""
+    try:
+        found = [p for p in folder.iterdir() if NAME.fullmatch(p.name) and p.suffix[1:] == suffix]
+    except OSError:
+        return []
+    return sorted(found, key=lambda p: p.name, reverse=True)
+
+
+def write_durably(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that after a crash at any moment the old or the new content is there.
+
+    Raises OSError, with the old content kept and nothing left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where its file system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network and FUSE file systems can't sync a folder; the file itself is synced.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that died have left behind in a folder."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+def remove(path: Path) -> None:
+    """Delete a file, emptied first: what Google Drive moves to its trash fills the quota."""
+    try:
+        os.truncate(path, 0)
+        path.unlink()
+    except OSError as error:
+        note(f"! {path} could not be removed: {error}")

@@ -1,0 +1,159 @@
+"""A copy of a run on storage that is slow or uploads in the background, such as Google Drive.
+
+Promises: training never waits for the slow side. Saves are copied under their own names,
+which hold their digests, so that half a copy is known for what it is; metrics travel beside
+each save; files are written whole, never appended to or renamed; at least two saves stay;
+a failing copy is retried a bounded number of times, then again at the next save. Nothing is
+written once the storage's file system is gone from its mountpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+from . import session
+from .errors import note
+from .files import candidates, file_name, is_whole, remove, step_of, write_durably
+
+SAVES = "saves"
+METRICS = "metrics.jsonl"
+TRIES = (0.0, 1.0, 4.0)  # seconds to wait before each try
+
+
+class Mirror:
+    """Copies the run in `work`, on a fast disk, to `kept`, at most every `seconds`."""
+
+    def __init__(self, work: Path, kept: Path, seconds: float = 60.0) -> None:
+        self.work = work
+        self.kept = kept
+        self.seconds = seconds
+        self._filesystem = session.filesystem(kept)
+        self._copied: dict[str, tuple[int, int]] = {}
+        self._whole: list[Path] = []
+        self._news = threading.Event()
+        self._end = threading.Event()
+        self._busy = threading.Lock()
+        threading.Thread(target=self._serve, daemon=True, name="mirror").start()
+
+    def restore(self) -> None:
+        """Bring the newest whole save and its metrics to the fast disk, if it is newer there."""
+        local = next((step_of(p) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
+        for path in candidates(self.kept / SAVES):
+            if step_of(path) <= local:
+                return
+            if _copy(path, self.work / SAVES / path.name):
+                self._whole = [path]
+                self._restore_metrics(step_of(path))
+                return
+            note(f"! {path} is damaged or not uploaded whole: taking the one before it.")
+
+    def _restore_metrics(self, step: int) -> None:
+        # A later copy will do as well: it begins with the same lines.
+        for path in candidates(self.kept / SAVES, "jsonl"):
+            if step_of(path) >= step and is_whole(path):
+                write_durably(self.work / METRICS, path.read_bytes())
+                return
+
+    def notify(self) -> None:
+        """Say that there is something new to copy; returns at once."""
+        self._news.set()
+
+    def flush(self) -> bool:
+        """Copy what is new now and stop copying; tell whether all of it arrived."""
+        self._end.set()
+        self._news.set()
+        return self._sync()
+
+    def _serve(self) -> None:
+        while not self._end.is_set():
+            self._news.wait()
+            self._news.clear()
+            if not self._end.is_set():
+                self._sync()
+            self._end.wait(self.seconds)
+
+    def _sync(self) -> bool:
+        with self._busy:
+            for wait in TRIES:
+                time.sleep(wait)
+                try:
+                    self._copy_all(final=self._end.is_set())
+                    return True
+                except OSError as error:
+                    failure = error
+        note(f"! {self.kept} could not be brought up to date: {failure}. Training goes on.")
+        return False
+
+    def _copy_all(self, final: bool) -> None:
+        if session.filesystem(self.kept) != self._filesystem:
+            raise OSError(errno.ENOTCONN, f"its {self._filesystem} is no longer mounted")
+        (self.kept / SAVES).mkdir(parents=True, exist_ok=True)
+        self._copy_newest_save()
+        for path in sorted(self.work.rglob("*")):
+            if path.name.startswith(".") or path.parent.name == SAVES or not path.is_file():
+                continue
+            # While the run goes on, its metrics travel beside each save.
+            if final or path.name != METRICS:
+                self._copy_changed(str(path.relative_to(self.work)))
+
+    def _copy_newest_save(self) -> None:
+        newest = next((p for p in candidates(self.work / SAVES) if is_whole(p)), None)
+        if newest is None or self.kept / SAVES / newest.name in self._whole:
+            return
+        # Metrics first: a save that is there must find its metrics there.
+        lines = (self.work / METRICS).read_bytes()
+        metrics = self.kept / SAVES / file_name(step_of(newest), lines, "jsonl")
+        _write(metrics, lines)
+        _write(self.kept / SAVES / newest.name, newest.read_bytes())
+        self._whole.append(self.kept / SAVES / newest.name)
+        self._prune()
+
+    def _prune(self) -> None:
+        if len(self._whole) < 2:
+            return
+        self._whole = self._whole[-2:]
+        steps = {step_of(path) for path in self._whole}
+        for path in candidates(self.kept / SAVES):
+            if path not in self._whole:
+                remove(path)
+        for path in candidates(self.kept / SAVES, "jsonl"):
+            if step_of(path) not in steps:
+                remove(path)
+
+    def _copy_changed(self, name: str) -> None:
+        source = self.work / name
+        state = source.stat()
+        version = (state.st_mtime_ns, state.st_size)
+        if self._copied.get(name) == version:
+            return
+        data = source.read_bytes()
+        (self.kept / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(self.kept / name, data)
+        self._copied[name] = version
+
+
+def _copy(source: Path, target: Path) -> bool:
+    """Copy a save to the fast disk; tell whether it was whole."""
+    try:
+        write_durably(target, source.read_bytes())
+    except OSError as error:
+        note(f"! {source} could not be read: {error}.")
+        return False
+    if is_whole(target):
+        return True
+    target.unlink()
+    return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file under its final name, since renames may fail there, and read it back."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if path.read_bytes() != data:
+        raise OSError(errno.EIO, f"{path} reads back otherwise than it was written")

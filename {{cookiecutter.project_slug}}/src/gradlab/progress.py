@@ -1,0 +1,58 @@
+"""How far a run is: a bar in a terminal, a plain line now and then everywhere else.
+
+Promises: shows loss, rate, what is left to do and when the session ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """The progress of a run from the step it resumes at to its last."""
+
+    def __init__(self, step: int, total: int, ends: float | None, every: float = 10.0) -> None:
+        self.total = total
+        self.ends = ends
+        self.every = every
+        self._first = step
+        self._begun = self._shown = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+
+    def update(self, step: int, epoch: int, loss: float) -> None:
+        """Show the state after a step (from 1) of an epoch (from 1)."""
+        facts = [f"epoch {epoch}", f"loss {loss:.4f}"]
+        if self.ends is not None:
+            facts.append(f"session ends in {clock(self.ends - time.time())}")
+        if self._bar is not None:
+            self._bar.set_postfix_str(", ".join(facts), refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif step == self.total or time.monotonic() - self._shown >= self.every:
+            self._shown = time.monotonic()
+            self.say(" | ".join([f"step {step:,}/{self.total:,}", self._rate(step), *facts]))
+
+    def _rate(self, step: int) -> str:
+        rate = (step - self._first) / max(time.monotonic() - self._begun, 1e-9)
+        left = clock((self.total - step) / rate) if rate else "?"
+        return f"{rate:.3g} steps/s, {left} left"
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the bar."""
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def clock(seconds: float) -> str:
+    """Write a time span as h:mm:ss."""
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,239 @@
+"""A training run that is opened, continued and finished under one name.
+
+Promises: `<storage>/runs/<name>` is the same folder every time; the run that is opened goes
+on from its newest whole save, or refuses: under other settings, or while another process
+trains it. Starting over moves the earlier run aside.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import session
+from .checkpoint import Store
+from .curves import Curves
+from .errors import GradlabError, note
+from .files import remove, write_durably
+from .mirror import SAVES, Mirror
+from .record import Record
+
+FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+State = dict[str, Any]
+
+
+def places(project: str, name: str) -> tuple[Path, Path]:
+    """Give the folder in which a run is written and the one that keeps it, often the same."""
+    if not NAME.fullmatch(name):
+        raise GradlabError(
+            f"--name {name!r} can't name a folder on every service: use letters, digits, "
+            "dots, dashes and underscores, such as 'wide-net-2'."
+        )
+    storage = session.storage(project)
+    kept = storage.path / "runs" / name
+    return (session.scratch(project) / "runs" / name if storage.slow else kept), kept
+
+
+def find(project: str, name: str, file: str, advice: str) -> Path:
+    """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
+    for folder in places(project, name):
+        if (folder / file).is_file():
+            return folder / file
+    raise GradlabError(f"There is no {file} in {places(project, name)[1]}: {advice}")
+
+
+class Run:
+    """An open run: what it has saved so far, its record, and what becomes of both."""
+
+    def __init__(self, work: Path, kept: Path, settings: State, seconds: float) -> None:
+        self.work = work
+        self.kept = kept
+        self.settings = settings
+        self.stop_asked: int | None = None
+        self.step = 0
+        self.state: State | None = None
+        self.store = Store(work / SAVES, seconds)
+        self.mirror = Mirror(work, kept) if work != kept else None
+
+    def resume(self) -> None:
+        """Take up the newest save that is whole; GradlabError if it is of other settings."""
+        if self.mirror:
+            self.mirror.restore()
+        saved = self.store.load()
+        if saved:
+            self._compare(saved["settings"])
+            self.step, self.state = saved["step"], saved["state"]
+        self.record = Record(self.work, saved["record"] if saved else None)
+        self.curves = Curves(self.record.path, self.work / "curves.png")
+        self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
+
+    def _compare(self, then: State) -> None:
+        names = [*then, *(name for name in self.settings if name not in then)]
+        rows = [(n, then.get(n, "-"), self.settings.get(n, "-")) for n in names]
+        rows = [("setting", "then", "now")] + [row for row in rows if row[1] != row[2]]
+        if len(rows) > 1:
+            width = max(len(str(row[0])) for row in rows) + 2
+            table = "\n".join(f"    {n:<{width}}{a!s:<16}{b}" for n, a, b in rows)
+            raise GradlabError(
+                f"The run in {self.kept} was begun with other settings:\n{table}\n"
+                "Give them as then, take another --name, or start this one over with --fresh."
+            )
+
+    def save(self, step: int, state: State) -> bool:
+        """Save the run as of a step; tell whether that worked."""
+        saved = {"format": FORMAT, "step": step, "settings": self.settings, "state": state}
+        done = self.store.save(step, {**saved, "record": self.record.state()}) is not None
+        if done:
+            self.step = step
+            if self.mirror:
+                self.mirror.notify()
+        return done
+
+    def write(self, name: str, data: bytes) -> bool:
+        """Write a small file of the run; a failure warns and is told."""
+        try:
+            write_durably(self.work / name, data)
+            return True
+        except OSError as error:
+            note(f"! {self.work / name} could not be written: {error}.")
+            return False
+
+    def draw(self) -> None:
+        """Bring curves.png up to date; a failure warns."""
+        self.record.flush()
+        try:
+            self.curves.draw()
+        except OSError as error:
+            note(f"! {self.curves.picture} could not be drawn: {error}.")
+
+    def finish(self, files: dict[str, bytes]) -> None:
+        """Leave the results beside the saves; GradlabError if that can't be done."""
+        self.draw()
+        missing = [name for name, data in files.items() if not self.write(name, data)]
+        if not self._close() or missing:
+            raise GradlabError(
+                f"The run is finished, but {self.kept} does not hold all of it: "
+                f"{', '.join(missing) or 'the last copies failed'}.\n"
+                "Make room or mount it again, then give the same command once more.",
+                exit_code=1,
+            )
+
+    def stop(self, step: int, total: int) -> int:
+        """Part before the end, all that is done being saved; give the exit code."""
+        safe = self._close() and self.step == step
+        if not safe:
+            raise GradlabError(
+                f"Stopped at step {step:,}, but the last save in {self.kept} is of step "
+                f"{self.step:,}: the steps after it will be done again.",
+                exit_code=1,
+            )
+        note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
+        # As a shell does, so that a caller can tell a signal from the end of the time.
+        return 0 if self.stop_asked is None else 128 + self.stop_asked
+
+    def _close(self) -> bool:
+        self.record.close()
+        return self.mirror.flush() if self.mirror else True
+
+    def take_signals(self) -> None:
+        """Take SIGTERM and SIGINT as the wish to save and stop; a second one stops at once."""
+
+        def ask(number: int, _: FrameType | None) -> None:
+            self.stop_asked = number
+            signal.signal(number, signal.SIG_DFL)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, ask)
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """Copy a network's weights and buffers to the CPU, each in memory of its own."""
+    state = network.state_dict()
+    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+
+
+def load_weights(network: nn.Module, saved: dict[str, Tensor], source: object) -> None:
+    """Load weights into a network; GradlabError with the differences where they don't fit."""
+    now = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    then = {name: tuple(value.shape) for name, value in saved.items()}
+    names = [name for name in then | now if then.get(name) != now.get(name)]
+    if names:
+        rows = [f"    {n}: saved {then.get(n, 'not')}, now {now.get(n, 'gone')}" for n in names[:8]]
+        more = [f"    and {len(names) - 8} more"] if len(names) > 8 else []
+        raise GradlabError(
+            f"The model in {source} has other weights than build() makes now:\n"
+            + "\n".join(rows + more)
+            + "\nPut the model back as it was, take another --name, or start over with --fresh."
+        )
+    network.load_state_dict(saved)
+
+
+def open_run(project: str, name: str, settings: State, fresh: bool, seconds: float) -> Run:
+    """Open a run under its name, alone, and take up what it has saved.
+
+    `settings` are the plain values that decide its result. Raises GradlabError where the
+    storage can't be written, another process trains the run, or its settings are others.
+    """
+    work, kept = places(project, name)
+    try:
+        for folder in (work, kept):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        _lock(work.parent / f".{name}.lock", name)
+        if fresh:
+            for folder in {work, kept}:
+                _move_aside(folder)
+        (work / SAVES).mkdir(parents=True, exist_ok=True)
+        probe = work / ".probe.tmp"
+        write_durably(probe, b"can this folder be written?")
+        remove(probe)
+    except OSError as error:
+        raise GradlabError(
+            f"The run can't be kept in {kept}: {error.strerror}.\n"
+            "Make room or permission there, or set GRADLAB_STORAGE to a folder that can be written."
+        ) from error
+    run = Run(work, kept, settings, seconds)
+    run.resume()
+    return run
+
+
+def _lock(path: Path, name: str) -> None:
+    """Lock a run for this process until it ends, however it ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        # Not flock: loader workers would inherit it and hold it after their parent's death.
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
+            return
+        holder = os.read(handle, 500).decode() or "another process"
+        raise GradlabError(
+            f"The run '{name}' is being trained by {holder}.\n"
+            "Wait for it or stop it, or start another run with --name."
+        ) from None
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
+
+
+def _move_aside(folder: Path) -> None:
+    """Keep the earlier run as <name>~, which no run can be called, for the one before it."""
+    if not folder.exists():
+        return
+    aside = folder.with_name(f"{folder.name}~")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    note(f"The earlier run is kept in {aside} until the next --fresh.")

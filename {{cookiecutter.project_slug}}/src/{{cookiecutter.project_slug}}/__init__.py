@@ -1,0 +1,1 @@
+"""The project: its data, its model and how they are trained and judged."""

@@ -1,0 +1,34 @@
+"""The commands: python -m <package> train | evaluate | export, each with --help."""
+
+from __future__ import annotations
+
+import sys
+
+from gradlab import command
+
+from .config import EvaluateConfig, ExportConfig, TrainConfig
+
+
+def train(config: TrainConfig) -> int:
+    """Train the model, or carry on where the run of this name was cut off."""
+    from .train import train
+
+    return train(config)
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Judge the best model of a run on the test split."""
+    from .evaluate import evaluate
+
+    return evaluate(config)
+
+
+def export(config: ExportConfig) -> int:
+    """Export the best model of a run as ONNX."""
+    from .export import export
+
+    return export(config)
+
+
+if __name__ == "__main__":
+    sys.exit(command.main(f"python -m {__package__}", [train, evaluate, export]))

@@ -1,0 +1,88 @@
+"""What can be set from the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gradlab.session import Device, Precision
+
+
+def _free(default: Any) -> Any:
+    """Mark a setting that can't alter the result: it may change when a run is continued."""
+    return field(default=default, metadata={"free": True})
+
+
+@dataclass
+class ModelConfig:
+    """The network."""
+
+    width: int = 32
+    """Channels of the first layers; the later ones have twice as many."""
+    dropout: float = 0.2
+    """Share of features dropped in training."""
+
+
+@dataclass
+class TrainConfig:
+    """Train the model, or carry on where the run of this name was cut off."""
+
+    name: str = _free("default")
+    """Name of the run: the same name carries on, another one starts anew."""
+    fresh: bool = _free(False)
+    """Start this run over; the earlier one is kept beside it."""
+    max_minutes: float | None = _free(None)
+    """Save and stop after this time; the same command carries on."""
+    workers: int | None = _free(None)
+    """Processes that load and augment the data (as many as there are CPUs, at most 4)."""
+    device: Device = _free("auto")
+    """Where to compute (the fastest that works)."""
+    save_seconds: float = _free(5.0)
+    """Time between saves; longer where saving would take over 2 % of it."""
+    epochs: int = 60
+    """Passes over the training data."""
+    evaluate_every: int = 5
+    """Epochs from one evaluation to the next."""
+    batch_size: int = 64
+    """Examples in a step, of all GPUs together."""
+    learning_rate: float = 4e-3
+    """Highest learning rate, reached after the warm-up."""
+    weight_decay: float = 0.05
+    """Weight decay of AdamW."""
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises, before it falls as a cosine."""
+    seed: int = 0
+    """Decides all that is random: weights, order, augmentation, dropout."""
+    precision: Precision = "auto"
+    """Arithmetic of the network (the fastest that the device is made for)."""
+    compile: bool = False
+    """Compile the network first: slower to start, faster to run."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def settings(self) -> dict[str, Any]:
+        """Give the settings that decide the result, as plain values."""
+        free = {f.name for f in fields(self) if f.metadata.get("free")}
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+@dataclass
+class EvaluateConfig:
+    """Judge the best model of a run on the test split: accuracy and confusion matrix."""
+
+    name: str = "default"
+    """Name of the run."""
+    device: Device = "auto"
+    """Where to compute (the fastest that works)."""
+    output: Path | None = None
+    """Folder for evaluation.json and confusion_matrix.png (the run's own)."""
+
+
+@dataclass
+class ExportConfig:
+    """Export the best model of a run as ONNX, checked against itself (needs extra 'export')."""
+
+    name: str = "default"
+    """Name of the run."""
+    output: Path | None = None
+    """The file to write (model.onnx in the run's folder)."""

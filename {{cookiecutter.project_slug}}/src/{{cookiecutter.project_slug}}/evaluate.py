@@ -1,0 +1,96 @@
+"""Judging: how well the best model does on examples that had no part in its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+
+from gradlab import devices, keyed, runs
+from gradlab.curves import confusion_matrix
+from gradlab.files import write_durably
+
+from .config import EvaluateConfig, ModelConfig
+from .data import LABELS, datasets
+from .model import build
+
+PROJECT = __name__.partition(".")[0]
+BATCH = 256
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Write accuracy and confusion matrix of the best model as JSON and PNG."""
+    device = devices.join(config.device).device
+    source, network = load_best(config.name)
+    loss, counts = judge(network.to(device), datasets().test, device)
+    output = config.output or runs.places(PROJECT, config.name)[1]
+    output.mkdir(parents=True, exist_ok=True)
+    result = {
+        "accuracy": accuracy(counts),
+        "loss": round(loss, 6),
+        "examples": int(counts.sum()),
+        "labels": LABELS,
+        "confusion_matrix": counts.tolist(),
+    }
+    report = output / "evaluation.json"
+    write_durably(report, json.dumps(result, indent=2).encode() + b"\n")
+    confusion_matrix(counts, LABELS, output / "confusion_matrix.png")
+    print(f"{source}: {accuracy(counts):.2%} of {counts.sum()} test examples right.")
+    print(f"{report}\n{output / 'confusion_matrix.png'}")
+    return 0
+
+
+def load_best(name: str) -> tuple[Path, nn.Module]:
+    """Load the best model of a run, as built by the settings it was trained with."""
+    advice = f"train first, with: python -m {PROJECT} train --name {name}"
+    path = runs.find(PROJECT, name, "best.safetensors", advice)
+    with safe_open(path, framework="pt") as file:
+        settings = json.loads(file.metadata()["settings"])
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    network = build(ModelConfig(**settings["model"]))
+    runs.load_weights(network, weights, path)
+    return path, network
+
+
+@torch.no_grad()
+def judge(
+    network: nn.Module,
+    dataset: Dataset[Any],
+    device: torch.device,
+    precision: str = "fp32",
+    workers: int = 0,
+) -> tuple[float, Counts]:
+    """Give the mean loss and the counts of shape (classes, classes), true classes in rows."""
+    size = len(cast(Sized, dataset))
+    batches = [
+        [(0, i) for i in range(start, min(start + BATCH, size))] for start in range(0, size, BATCH)
+    ]
+    # A worker costs more than it gives below some batches.
+    workers = min(workers, len(batches) // 8)
+    loader = DataLoader(
+        keyed.KeyedDataset(dataset, 0), batch_sampler=batches, num_workers=workers
+    )
+    counts = np.zeros((len(LABELS), len(LABELS)), np.int64)
+    loss = 0.0
+    network.eval()
+    for inputs, targets in loader:
+        with devices.autocast(device, precision):
+            logits = network(inputs.to(device)).float().cpu()
+        loss += cross_entropy(logits, targets, reduction="sum").item()
+        np.add.at(counts, (targets.numpy(), logits.argmax(1).numpy()), 1)
+    network.train()
+    return loss / size, counts
+
+
+def accuracy(counts: Counts) -> float:
+    """Give the share of the examples on the diagonal."""
+    return float(np.trace(counts) / counts.sum())

@@ -1,0 +1,251 @@
+"""Training that carries on: whatever ends a session, the same command goes on from there.
+
+    python -m <package> train [--name default] [--max-minutes 30]
+    torchrun --nproc-per-node 2 -m <package> train
+
+All that is random in a step is a function of the seed and the step's number, so a run that
+was cut off any number of times ends with the bytes of one that never was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sized
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save as safetensors
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from gradlab import devices, keyed, runs, session
+from gradlab.errors import GradlabError, note
+from gradlab.progress import Progress
+
+from .config import TrainConfig
+from .data import Splits, datasets
+from .evaluate import accuracy, judge
+from .model import build
+
+PROJECT = __name__.partition(".")[0]
+CHECK_SECONDS = 1.0  # how often to look at the clock, record what was measured and show it
+MARGIN_SECONDS = 120.0  # left for the last save before the service ends the session
+
+
+def train(config: TrainConfig) -> int:
+    """Start the run, carry it on, or say that it is finished; give the exit code."""
+    begun = time.time()
+    world = devices.join(config.device)
+    try:
+        data = datasets()
+        run = _open(config, world, len(cast(Sized, data.train)))
+        return Trainer(config, world, data, run).run_to_end(begun)
+    finally:
+        world.close()
+
+
+def _open(config: TrainConfig, world: devices.World, examples: int) -> runs.Run | None:
+    """Open the run in the first process; where that fails, all of them end."""
+    run, failure = None, None
+    if world.first:
+        settings = {**config.settings(), "training_examples": examples}
+        try:
+            run = runs.open_run(PROJECT, config.name, settings, config.fresh, config.save_seconds)
+            run.take_signals()
+        except GradlabError as error:
+            failure = error
+    if failure := world.share(failure):
+        raise failure
+    return run
+
+
+class Trainer:
+    """The state of a training run and what happens to it; only the first process has the run."""
+
+    def __init__(
+        self, config: TrainConfig, world: devices.World, data: Splits, run: runs.Run | None
+    ) -> None:
+        self.config, self.world, self.data, self.run = config, world, data, run
+        self.device = world.device
+        self.precision = devices.choose_precision(self.device, config.precision)
+        self.workers = min(4, session.cpus()) if config.workers is None else config.workers
+        keyed.seed_generators(keyed.key(config.seed, "weights"))
+        self.network = build(config.model).to(self.device)
+        self.network.to(memory_format=devices.memory_format(self.device))
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.scaler = devices.scaler(self.device, self.precision)
+        self.step = 0
+        self.best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "weights": {}}
+        self.losses: list[Tensor] = []
+        self._restore(world.share((run.step, run.state) if run else None))
+        model = torch.compile(self.network) if config.compile else self.network
+        self.model = world.wrap(cast(torch.nn.Module, model))
+        self.per_epoch = self._batches(0, 0).per_epoch
+        self.total = config.epochs * self.per_epoch
+
+    def _batches(self, start: int, stop: int) -> keyed.Batches:
+        size, world = len(cast(Sized, self.data.train)), self.world
+        seed, batch = self.config.seed, self.config.batch_size
+        return keyed.Batches(size, batch, seed, start, stop, world.rank, world.size)
+
+    def _restore(self, saved: tuple[int, dict[str, Any] | None]) -> None:
+        self.step, state = saved
+        if state is None:
+            return
+        runs.load_weights(self.network, state["network"], "the saved run")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.best = state["best"]
+        if self.world.first and state["where"] != self._where():
+            note(
+                f"! Saved on {state['where']}; going on with {self._where()}: "
+                "the same examples in the same order, but the last bits may differ."
+            )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best": self.best,
+            "where": self._where(),
+        }
+
+    def _where(self) -> str:
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        torch_version = torch.__version__.partition("+")[0]
+        return (
+            f"{self.device.type} ({self.precision}{threads}), "
+            f"{self.world.size} process(es), torch {torch_version}"
+        )
+
+    def run_to_end(self, begun: float) -> int:
+        """Train from where the run stands to its end or the session's; give the exit code."""
+        deadline, minutes = session.deadline(), self.config.max_minutes
+        self.ends = math.inf if minutes is None else begun + 60 * minutes
+        if deadline:
+            self.ends = min(self.ends, deadline - MARGIN_SECONDS)
+        if self.run:
+            self._announce(self.run)
+            self.progress = Progress(self.step, self.total, deadline)
+        self.checked, self.next_check = time.monotonic(), self.step + 1
+        for inputs, targets in self._loader():
+            self._train_step(inputs, targets)
+            values = self._evaluate() if self._evaluation_is_due() else {}
+            if (self.step >= self.next_check or values) and self._check(values):
+                break
+        return self._close(self.run) if self.run else 0
+
+    def _loader(self) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = DataLoader(
+            keyed.KeyedDataset(self.data.train, self.config.seed),
+            batch_sampler=self._batches(self.step, self.total),
+            num_workers=self.workers if self.step < self.total else 0,
+            pin_memory=self.device.type == "cuda",
+        )
+        try:
+            yield from loader
+        except RuntimeError:
+            # A signal to the whole process group may end the loader's workers first.
+            if self.run is None or self.run.stop_asked is None or self.world.size > 1:
+                raise
+            self._check({})
+
+    def _train_step(self, inputs: Tensor, targets: Tensor) -> None:
+        keyed.seed_step(self.config.seed, self.step, self.world.rank)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        inputs = inputs.to(self.device, non_blocking=True)
+        targets = targets.to(self.device, non_blocking=True)
+        with devices.autocast(self.device, self.precision):
+            loss = cross_entropy(self.model(inputs), targets)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.losses.append(loss.detach())
+        self.step += 1
+
+    def learning_rate(self, step: int) -> float:
+        """Give the rate of a step: a linear warm-up, then a cosine down to zero."""
+        warmup = max(1, round(self.config.warmup * self.total))
+        if step < warmup:
+            return self.config.learning_rate * (step + 1) / warmup
+        done = (step - warmup) / max(1, self.total - warmup)
+        return self.config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+    def _evaluation_is_due(self) -> bool:
+        every = self.config.evaluate_every * self.per_epoch
+        return self.step % every == 0 or self.step == self.total
+
+    def _evaluate(self) -> dict[str, float]:
+        """Judge the model on the validation split, in the first process, and keep the best."""
+        if not self.world.first:
+            return {"val_loss": math.nan}
+        data, workers = self.data.validation, self.workers
+        loss, counts = judge(self.network, data, self.device, self.precision, workers)
+        if accuracy(counts) > self.best["accuracy"]:
+            epoch = self.step // self.per_epoch
+            weights = runs.weights(self.network)
+            self.best = {"accuracy": accuracy(counts), "epoch": epoch, "weights": weights}
+        return {"val_loss": loss, "val_accuracy": accuracy(counts)}
+
+    def _check(self, values: dict[str, float]) -> bool:
+        """Record, show and save what is due; tell whether to stop, the same in all processes."""
+        losses = self.world.mean(torch.stack(self.losses)).tolist()
+        self.losses.clear()
+        if not all(map(math.isfinite, losses)):
+            raise GradlabError(
+                f"The loss became {losses[-1]} by step {self.step}: try a lower --learning-rate "
+                "or --precision fp32, and --fresh or another --name.",
+                exit_code=1,
+            )
+        plan = self._record(self.run, losses, values) if self.run else None
+        stop, self.next_check = self.world.share(plan)
+        return bool(stop)
+
+    def _record(
+        self, run: runs.Run, losses: list[float], values: dict[str, float]
+    ) -> tuple[bool, int]:
+        for step, loss in enumerate(losses, self.step - len(losses)):
+            line = {"loss": loss, "learning_rate": self.learning_rate(step)}
+            extra = values if step + 1 == self.step else {}
+            run.record.add(step + 1, step // self.per_epoch + 1, {**line, **extra})
+        if values:
+            run.draw()
+        run.record.flush()
+        epoch = (self.step - 1) // self.per_epoch + 1
+        self.progress.update(self.step, epoch, losses[-1])
+        stop = run.stop_asked is not None or time.time() >= self.ends or self.step == self.total
+        if stop or run.store.due:
+            run.save(self.step, self._state())
+        elapsed, self.checked = time.monotonic() - self.checked, time.monotonic()
+        return stop, self.step + max(1, int(len(losses) * CHECK_SECONDS / elapsed))
+
+    def _announce(self, run: runs.Run) -> None:
+        what = "starting" if self.step == 0 else "carrying on"
+        if self.step >= self.total:
+            what = "finished"
+        note(f"Run '{self.config.name}': {what} at step {self.step:,} of {self.total:,}.")
+        note(f"On {self._where()}, {self.workers} loader worker(s); kept in {run.kept}.")
+
+    def _close(self, run: runs.Run) -> int:
+        self.progress.close()
+        if self.step < self.total:
+            return run.stop(self.step, self.total)
+        settings = {"settings": json.dumps(run.settings, sort_keys=True)}
+        run.finish(
+            {
+                "best.safetensors": safetensors(self.best["weights"], settings),
+                "model.safetensors": safetensors(runs.weights(self.network), settings),
+            }
+        )
+        best, epoch = self.best["accuracy"], self.best["epoch"]
+        note(f"Finished. Best validation accuracy {best:.2%} in epoch {epoch}. In {run.kept}:")
+        note("  model.safetensors best.safetensors metrics.jsonl curves.png tensorboard/")
+        return 0
