@@ -1,0 +1,79 @@
+"""The same command under torchrun: the same global batches, whatever the number of processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import SMALL, STEPS, Lab
+
+pytestmark = pytest.mark.slow
+
+
+class Together(Lab):
+    """A lab that trains in two processes."""
+
+    def start(self, *arguments: str):  # type: ignore[no-untyped-def]
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+        return super().start(*launcher, *arguments)
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Together:
+    return Together(lab.project, lab.storage)
+
+
+def losses(lab: Lab) -> np.ndarray:
+    lines = (lab.folder() / "metrics.jsonl").read_text().splitlines()
+    return np.array([json.loads(line)["loss"] for line in lines])
+
+
+def test_two_processes_resumed_by_two_end_with_the_same_bytes(
+    pair: Together, tmp_path: Path
+) -> None:
+    never_cut_off = Together(pair.project, tmp_path / "whole")
+    never_cut_off.train()
+    pair.train_until(lambda: len(pair.saves()) >= 2, "--save-seconds", "0")
+    assert "carrying on at step" in pair.train()
+    assert pair.sha() == never_cut_off.sha()
+    assert pair.steps() == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("first, then", [(1, 2), (2, 1)])
+def test_another_number_of_processes_goes_on_with_the_same_global_batches(
+    lab: Lab, tmp_path: Path, first: int, then: int
+) -> None:
+    # Without dropout and augmentation's luck the losses tell which batches were seen.
+    calm = ["--model.dropout", "0", "--save-seconds", "0"]
+    alone = Lab(lab.project, tmp_path / "alone")
+    alone.train(*calm)
+    labs = {1: lab, 2: Together(lab.project, lab.storage)}
+    labs[first].train_until(lambda: len(lab.saves()) >= 2, *calm)
+    begun = int(lab.saves()[-1].name[:10])
+    output = labs[then].train(*calm)
+    assert "the same examples in the same order" in output
+    assert lab.steps() == list(range(1, STEPS + 1))
+    # Batch normalisation sees half a batch each, so the losses are close, not equal.
+    one_epoch = slice(begun, begun + STEPS // 12)
+    seen, expected = losses(lab)[one_epoch], losses(alone)[one_epoch]
+    assert np.corrcoef(seen, expected)[0, 1] > 0.9
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(pair: Together) -> None:
+    output = pair.run(pair.package, "train", *SMALL, "--batch-size", "33", code=1)
+    assert "A batch of 33 can't be shared equally by 2 processes" in output
+
+
+def test_a_second_run_of_two_processes_is_refused_by_all_of_them(pair: Together) -> None:
+    first = Lab(pair.project, pair.storage).start(pair.package, "train", "--epochs", "1000")
+    try:
+        while not pair.recorded():
+            assert first.poll() is None
+        output = pair.run(pair.package, "train", "--epochs", "1000", code=1)
+        assert output.count("is being trained by process") == 1
+    finally:
+        first.kill()
+        first.communicate()

@@ -1,0 +1,190 @@
+"""Storage that fails: what was saved stays, training goes on, and the result is the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import STEPS, Lab
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut_the_end(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def zero_the_tail(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-4096] + bytes(4096))
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut_the_end, zero_the_tail, Path.unlink])
+def test_a_damaged_newest_save_is_told_and_the_one_before_it_taken(
+    interrupted: Lab, whole: Lab, damage: Callable[[Path], None]
+) -> None:
+    older, newest = interrupted.saves()[-2:]
+    damage(newest)
+    output = interrupted.train()
+    assert f"carrying on at step {int(older.name[:10]):,} of" in output
+    if damage is not Path.unlink:
+        assert f"{newest} is damaged: taking the one before it." in output
+    assert interrupted.sha() == whole.sha()
+    assert interrupted.steps() == list(range(1, STEPS + 1))
+
+
+def test_damaged_saves_are_gone_once_there_are_two_whole_ones(interrupted: Lab) -> None:
+    damaged = interrupted.saves()[-1]
+    flip_a_byte(damaged)
+    interrupted.train("--save-seconds", "0")
+    assert damaged not in interrupted.saves()
+    assert len(interrupted.saves()) == 2
+
+
+def test_lost_metrics_and_events_are_told_and_do_not_stop_the_run(
+    interrupted: Lab, whole: Lab
+) -> None:
+    shutil.rmtree(interrupted.folder() / "tensorboard")
+    os.truncate(interrupted.folder() / "metrics.jsonl", 100)
+    assert "lost its last" in interrupted.train()
+    assert interrupted.sha() == whole.sha()
+    assert len(interrupted.steps()) == len(set(interrupted.steps())) < STEPS
+
+
+def test_a_disk_that_fills_up_costs_nothing_but_the_time(
+    lab: Lab, whole: Lab, tmp_path: Path, mounts: Callable[..., None]
+) -> None:
+    lab.storage.mkdir()
+    mounts("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(lab.storage))
+    ballast = lab.storage / "ballast"
+
+    def fill() -> bool:
+        if len(lab.saves()) < 1 or ballast.exists():
+            return False
+        free = shutil.disk_usage(lab.storage).free
+        ballast.write_bytes(bytes(free))
+        return False
+
+    output = lab.train_until(fill, "--save-seconds", "0")
+    assert "No space left on device" in output and "Going on." in output
+    assert "The run is finished, but" in output and "Make room" in output
+    assert lab.saves(), "the save from before the disk was full is kept"
+    ballast.unlink()
+    lab.train("--save-seconds", "0")
+    assert lab.sha() == whole.sha()
+    assert lab.steps() == list(range(1, STEPS + 1))
+
+
+def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(
+    lab: Lab, whole: Lab
+) -> None:
+    saves, away = lab.folder() / "saves", lab.folder() / "away"
+    process = lab.start(lab.package, "train", "--epochs", "40", "--save-seconds", "0")
+    wait_until(lambda: lab.saves(), process)
+    saves.rename(away)
+    seen = lab.recorded()
+    wait_until(lambda: lab.recorded() > seen + 100, process)
+    away.rename(saves)
+    known = lab.saves()
+    wait_until(lambda: lab.saves()[-1] not in known, process)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "could not be saved" in output and "Going on." in output
+
+
+def wait_until(reached: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    while not reached():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def test_a_read_only_store_is_refused_before_any_training(
+    lab: Lab, tmp_path: Path, mounts: Callable[..., None]
+) -> None:
+    lab.storage.mkdir()
+    mounts("-t", "tmpfs", "-o", "ro", "tmpfs", str(lab.storage))
+    output = lab.train(code=2)
+    assert f"The run can't be kept in {lab.folder()}: Read-only file system." in output
+    assert "GRADLAB_STORAGE" in output
+
+
+def test_a_save_of_a_changed_model_is_refused_with_the_weights_that_differ(
+    interrupted: Lab, tmp_path: Path
+) -> None:
+    changed = Lab(tmp_path / "changed", interrupted.storage)
+    shutil.copytree(interrupted.project / "src", changed.project / "src")
+    shutil.copy(interrupted.project / "pyproject.toml", changed.project)
+    model = changed.project / "src" / changed.package / "model.py"
+    model.write_text(model.read_text().replace("_block(width, width),", "_block(width, 9),", 1))
+    model.write_text(model.read_text().replace("_block(width, 2", "_block(9, 2", 1))
+    output = changed.train(code=2)
+    assert "features.1.0.weight: saved (8, 8, 3, 3), now (9, 8, 3, 3)" in output
+    assert "--fresh" in output and "Traceback" not in output
+
+
+def test_a_name_that_could_leave_the_storage_is_refused(lab: Lab) -> None:
+    assert "--name '../x' can't name a folder" in lab.train("--name", "../x", code=2)
+    assert not lab.storage.exists()
+
+
+def test_evaluation_without_a_model_says_how_to_get_one(lab: Lab) -> None:
+    output = lab.run(lab.package, "evaluate", "--name", "never", code=2)
+    assert f"train first, with: python -m {lab.package} train --name never" in output
+
+
+@pytest.fixture
+def on_drive(lab: Lab, tmp_path: Path) -> Lab:
+    """A lab whose storage is slow, with a machine's own disk beside it."""
+    lab.env = {"GRADLAB_STORAGE_SLOW": "1", "GRADLAB_SCRATCH": str(tmp_path / "scratch")}
+    return lab
+
+
+def test_slow_storage_holds_the_run_when_the_machine_is_gone(
+    on_drive: Lab, whole: Lab, tmp_path: Path
+) -> None:
+    on_drive.train_until(lambda: len(on_drive.saves()) >= 1, "--save-seconds", "0")
+    shutil.rmtree(tmp_path / "scratch")
+    assert "carrying on at step" in on_drive.train("--save-seconds", "0")
+    assert on_drive.sha() == whole.sha()
+    assert on_drive.sha(file="metrics.jsonl") == whole.sha(file="metrics.jsonl")
+    assert (on_drive.folder() / "curves.png").stat().st_size > 1000
+
+
+def test_half_an_upload_is_told_and_the_save_before_it_taken(
+    on_drive: Lab, whole: Lab, tmp_path: Path
+) -> None:
+    on_drive.train("--max-minutes", "0.03", "--save-seconds", "0")
+    on_drive.train("--max-minutes", "0.02", "--save-seconds", "0")
+    assert len(on_drive.saves()) == 2
+    cut_the_end(on_drive.saves()[-1])
+    shutil.rmtree(tmp_path / "scratch")
+    assert "is damaged or not uploaded whole" in on_drive.train()
+    assert on_drive.sha() == whole.sha()
+    assert on_drive.steps() == list(range(1, STEPS + 1))
+
+
+def test_slow_storage_that_fails_does_not_hold_up_training(on_drive: Lab, whole: Lab) -> None:
+    (on_drive.storage / "runs").mkdir(parents=True)
+    on_drive.folder().write_text("a file where the folder should be")
+    output = on_drive.train("--save-seconds", "0", code=1)
+    assert "could not be brought up to date" in output and "The run is finished, but" in output
+    on_drive.folder().unlink()
+    on_drive.train()
+    assert on_drive.sha() == whole.sha()
+
+
+def test_evaluation_finds_the_best_model_on_slow_storage(on_drive: Lab, tmp_path: Path) -> None:
+    on_drive.train()
+    shutil.rmtree(tmp_path / "scratch")
+    assert "of 360 test examples right" in on_drive.run(on_drive.package, "evaluate")
+    assert (on_drive.folder() / "confusion_matrix.png").read_bytes()[:4] == b"\x89PNG"

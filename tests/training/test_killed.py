@@ -1,0 +1,137 @@
+"""A run that is killed, at any moment and any number of times, ends like one that never was."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from .conftest import STEPS, Lab
+
+PER_EPOCH = STEPS // 12
+KILLS = 10
+
+
+def at_random(lab: Lab, moment: random.Random) -> Callable[[], object]:
+    end = time.monotonic() + moment.uniform(1.5, 5.0)
+    return lambda: time.monotonic() > end
+
+
+def during_a_save(lab: Lab, moment: random.Random) -> Callable[[], object]:
+    return lambda: any((lab.folder() / "saves").glob(".*.tmp"))
+
+
+def on_an_epochs_last_batch(lab: Lab, moment: random.Random) -> Callable[[], object]:
+    before = lab.recorded()
+
+    def reached() -> bool:
+        now = lab.recorded()
+        return now > before and now % PER_EPOCH == 0
+
+    return reached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(
+    lab: Lab, whole: Lab, seed: int
+) -> None:
+    moment = random.Random(seed)
+    kinds = [at_random, during_a_save, on_an_epochs_last_batch] * KILLS
+    for kind in kinds[:KILLS]:
+        reached = kind(lab, moment)
+        # The loader's workers sometimes outlive their parent, as after a real crash.
+        lab.train_until(reached, "--save-seconds", "0", whole_group=moment.random() < 0.5)
+    lab.train("--save-seconds", "0")
+    assert lab.sha() == whole.sha()
+    assert lab.sha(file="best.safetensors") == whole.sha(file="best.safetensors")
+    assert lab.steps() == list(range(1, STEPS + 1))
+    assert lab.sha(file="metrics.jsonl") == whole.sha(file="metrics.jsonl")
+    assert tensorboard_steps(lab.folder()) == lab.steps()
+
+
+def tensorboard_steps(folder: Path) -> list[int]:
+    # Without purging, so that a step recorded twice would show.
+    events = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0}, purge_orphaned_data=False)
+    return [event.step for event in events.Reload().Scalars("loss")]
+
+
+def test_a_run_goes_on_from_its_last_save_not_from_the_start(interrupted: Lab) -> None:
+    step = int(interrupted.saves()[-1].name[:10])
+    assert f"carrying on at step {step:,} of {STEPS:,}" in interrupted.train()
+
+
+def test_workers_and_minutes_may_change_and_do_not_change_the_result(
+    interrupted: Lab, whole: Lab
+) -> None:
+    interrupted.train("--workers", "0", "--max-minutes", "60", "--save-seconds", "100")
+    assert interrupted.sha() == whole.sha()
+
+
+def test_the_end_of_the_time_saves_and_stops_cleanly(lab: Lab, whole: Lab) -> None:
+    output = lab.train("--max-minutes", "0.02")
+    assert "The same command carries on." in output
+    assert 0 < len(lab.steps()) < STEPS
+    lab.train()
+    assert lab.sha() == whole.sha()
+
+
+def test_the_end_of_the_session_saves_and_stops_cleanly(lab: Lab) -> None:
+    # The session is over two minutes after its machine started: no time left at all.
+    lab.env["GRADLAB_SESSION_MINUTES"] = "0.1"
+    output = lab.train()
+    assert "Stopped at step 1 of" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_a_signal_saves_and_stops_with_the_shells_exit_code(
+    lab: Lab, number: signal.Signals, whole_group: bool
+) -> None:
+    output = lab.train_until(lambda: lab.recorded() > 40, number=number, whole_group=whole_group)
+    assert "saved. The same command carries on." in output
+    assert len(lab.steps()) >= 40
+    assert f"carrying on at step {len(lab.steps())}" in lab.train()
+
+
+def test_a_finished_run_says_so_and_restores_a_lost_model(lab: Lab, whole: Lab) -> None:
+    lab.train()
+    (lab.folder() / "model.safetensors").unlink()
+    assert f"finished at step {STEPS:,} of {STEPS:,}" in lab.train()
+    assert lab.sha() == whole.sha()
+
+
+def test_other_settings_are_refused_with_the_difference(interrupted: Lab) -> None:
+    saves = interrupted.saves()
+    output = interrupted.train("--learning-rate", "0.5", "--model.dropout", "0.3", code=2)
+    table = [line.split() for line in output.splitlines() if line.startswith("    ")]
+    assert ["learning_rate", "0.004", "0.5"] in table
+    assert ["model.dropout", "0.2", "0.3"] in table
+    assert "--fresh" in output and "--name" in output
+    assert interrupted.saves() == saves
+
+
+def test_fresh_starts_over_and_keeps_the_earlier_run(interrupted: Lab, whole: Lab) -> None:
+    saves = [path.name for path in interrupted.saves()]
+    assert "starting at step 0" in interrupted.train("--fresh")
+    assert interrupted.sha() == whole.sha()
+    assert [path.name for path in interrupted.saves("default~")] == saves
+
+
+def test_a_second_process_is_refused_and_the_first_one_named(lab: Lab) -> None:
+    first = lab.start(lab.package, "train", "--epochs", "1000")
+    try:
+        while not lab.recorded():
+            assert first.poll() is None
+            time.sleep(0.05)
+        output = lab.run(lab.package, "train", "--epochs", "1000", code=2)
+        assert f"The run 'default' is being trained by process {first.pid} on " in output
+        assert "--name" in output
+    finally:
+        first.kill()
+        first.communicate()

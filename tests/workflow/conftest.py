@@ -1,0 +1,107 @@
+"""A small project with a workflow, and `gradlab` as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "src"
+HAS_BUBBLEWRAP = shutil.which("bwrap") is not None
+
+needs_bubblewrap = pytest.mark.skipif(not HAS_BUBBLEWRAP, reason="bubblewrap is not installed")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project on disk; `storage` is where its datasets and runs are kept."""
+
+    root: Path
+    storage: Path
+    env: dict[str, str]
+
+    def workflow(self, text: str, name: str = "train") -> None:
+        """Write a workflow."""
+        path = self.root / ".gradient" / "workflows" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+    def command(self, *arguments: str) -> list[str]:
+        """Give the command line of `gradlab`."""
+        return [sys.executable, "-m", "gradlab", *arguments]
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        """Start `gradlab` in a process group of its own."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.env | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `gradlab` to its end."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def ok(self, *arguments: str, **env: str) -> str:
+        """Run `gradlab`, which has to succeed, and give what it printed."""
+        done = self.run(*arguments, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def fails(self, code: int, *arguments: str, **env: str) -> str:
+        """Run `gradlab`, which has to fail with a message, and give what it printed."""
+        done = self.run(*arguments, **env)
+        text = done.stdout + done.stderr
+        assert done.returncode == code, text
+        assert "Traceback" not in text, text
+        return text
+
+    def states(self, output: str) -> dict[str, str]:
+        """Read the jobs' states from the table at the end."""
+        rows = output.rpartition("\n-----")[2].splitlines()[1:]
+        return {row.split()[0]: row.split()[1] for row in rows if len(row.split()) > 1}
+
+    def versions(self, name: str) -> list[Path]:
+        """List a dataset's versions on disk, the oldest first."""
+        found = (self.storage / "datasets" / name).glob("v*-*")
+        return sorted(found, key=lambda path: int(path.name.split("-")[0][1:]))
+
+
+@pytest.fixture
+def make_project(tmp_path: Path) -> Callable[[str], Project]:
+    """Make projects."""
+
+    def make(name: str = "demo") -> Project:
+        root = tmp_path / name
+        root.mkdir()
+        (root / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
+        kept = ("PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV")
+        env = {key: os.environ[key] for key in kept if key in os.environ}
+        env |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "200"}
+        return Project(root, root / "storage", env)
+
+    return make
+
+
+@pytest.fixture
+def project(make_project: Callable[[str], Project]) -> Project:
+    """Give one project, without git."""
+    return make_project("demo")
