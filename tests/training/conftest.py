@@ -19,7 +19,18 @@ from pathlib import Path
 import pytest
 
 # A run of a second or two: loader workers, augmentation and dropout as in the default one.
-SMALL = "--epochs 12 --evaluate-every 1 --batch-size 32 --model.width 8 --workers 2".split()
+SMALL = [
+    "--epochs",
+    "12",
+    "--evaluate-every",
+    "1",
+    "--batch-size",
+    "32",
+    "--model.width",
+    "8",
+    "--workers",
+    "2",
+]
 STEPS = 12 * (1078 // 32)
 
 

@@ -85,9 +85,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_time(
     assert lab.steps() == list(range(1, STEPS + 1))
 
 
-def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(
-    lab: Lab, whole: Lab
-) -> None:
+def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(lab: Lab, whole: Lab) -> None:
     saves, away = lab.folder() / "saves", lab.folder() / "away"
     process = lab.start(lab.package, "train", "--epochs", "40", "--save-seconds", "0")
     wait_until(lambda: lab.saves(), process)

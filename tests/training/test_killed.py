@@ -38,9 +38,7 @@ def on_an_epochs_last_batch(lab: Lab, moment: random.Random) -> Callable[[], obj
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(
-    lab: Lab, whole: Lab, seed: int
-) -> None:
+def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(lab: Lab, whole: Lab, seed: int) -> None:
     moment = random.Random(seed)
     kinds = [at_random, during_a_save, on_an_epochs_last_batch] * KILLS
     for kind in kinds[:KILLS]:
@@ -57,7 +55,9 @@ def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(
 
 def tensorboard_steps(folder: Path) -> list[int]:
     # Without purging, so that a step recorded twice would show.
-    events = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0}, purge_orphaned_data=False)
+    events = EventAccumulator(
+        str(folder / "tensorboard"), {"scalars": 0}, purge_orphaned_data=False
+    )
     return [event.step for event in events.Reload().Scalars("loss")]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tyro
 
@@ -21,7 +20,7 @@ Command = Callable[..., int]
 def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; give its exit code."""
     table = {command.__name__.removesuffix("_command"): command for command in commands}
-    options: tuple[Any, ...] = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    options = (tyro.conf.FlagCreatePairsOff,)
     try:
         return tyro.extras.subcommand_cli_from_dict(
             table, prog=program, args=arguments, config=options

@@ -35,6 +35,12 @@ def gpu_problem() -> str | None:
     return f"torch {torch.__version__} was not built for {name} (sm_{major}{minor})"
 
 
+def gpu_name() -> str:
+    """Name the NVIDIA GPUs of this machine, with their memory."""
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return ", ".join(f"{card.name} ({card.total_memory / 2**30:.0f} GiB)" for card in cards)
+
+
 def _runs(arch: str, major: int, minor: int) -> bool:
     """Tell whether code built for an architecture such as sm_75 or compute_90 runs on a GPU."""
     kind, _, number = arch.partition("_")
@@ -82,10 +88,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Give the memory format for images: channels last where tensor cores gain by it."""
-    fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 7
-    return torch.channels_last if fast else torch.contiguous_format
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device, with channels last where tensor cores gain by it."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 7:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device)
 
 
 def scaler(device: torch.device, precision: str) -> Any:

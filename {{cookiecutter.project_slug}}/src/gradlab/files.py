@@ -89,6 +89,7 @@ def sweep(folder: Path) -> None:
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
+
 def remove(path: Path) -> None:
     """Delete a file, emptied first: what Google Drive moves to its trash fills the quota."""
     try:

@@ -32,6 +32,7 @@ from .record import Record
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+TITLES = ("setting", "then", "now")
 State = dict[str, Any]
 
 
@@ -81,12 +82,13 @@ class Run:
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
 
     def _compare(self, then: State) -> None:
-        names = [*then, *(name for name in self.settings if name not in then)]
-        rows = [(n, then.get(n, "-"), self.settings.get(n, "-")) for n in names]
-        rows = [("setting", "then", "now")] + [row for row in rows if row[1] != row[2]]
-        if len(rows) > 1:
-            width = max(len(str(row[0])) for row in rows) + 2
-            table = "\n".join(f"    {n:<{width}}{a!s:<16}{b}" for n, a, b in rows)
+        old, new = _flat(then), _flat(self.settings)
+        names = [name for name in old | new if old.get(name) != new.get(name)]
+        if names:
+            rows = [(name, old.get(name, "-"), new.get(name, "-")) for name in names]
+            width = max(len(name) for name in [*names, "setting"]) + 2
+            lines = [f"    {n:<{width}}{a!s:<15} {b}" for n, a, b in [TITLES, *rows]]
+            table = "\n".join(lines)
             raise GradlabError(
                 f"The run in {self.kept} was begun with other settings:\n{table}\n"
                 "Give them as then, take another --name, or start this one over with --fresh."
@@ -159,6 +161,12 @@ class Run:
             signal.signal(number, ask)
 
 
+def leave_signals_to_parent(_: int) -> None:
+    """Let a loader's worker outlive a signal to its whole group, for the parent's last steps."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def weights(network: nn.Module) -> dict[str, Tensor]:
     """Copy a network's weights and buffers to the CPU, each in memory of its own."""
     state = network.state_dict()
@@ -207,6 +215,15 @@ def open_run(project: str, name: str, settings: State, fresh: bool, seconds: flo
     run = Run(work, kept, settings, seconds)
     run.resume()
     return run
+
+
+def _flat(settings: State, prefix: str = "") -> State:
+    """Name nested settings as the command line does: model.width."""
+    flat: State = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
 
 
 def _lock(path: Path, name: str) -> None:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
+
+import tyro
 
 from gradlab import command
 
 from .config import EvaluateConfig, ExportConfig, TrainConfig
 
+# Options are called --epochs, not --config.epochs.
+PLAIN = tyro.conf.arg(name="")
 
-def train(config: TrainConfig) -> int:
+
+def train(config: Annotated[TrainConfig, PLAIN]) -> int:
     """Train the model, or carry on where the run of this name was cut off."""
     from .train import train
 
     return train(config)
 
 
-def evaluate(config: EvaluateConfig) -> int:
+def evaluate(config: Annotated[EvaluateConfig, PLAIN]) -> int:
     """Judge the best model of a run on the test split."""
     from .evaluate import evaluate
 
     return evaluate(config)
 
 
-def export(config: ExportConfig) -> int:
+def export(config: Annotated[ExportConfig, PLAIN]) -> int:
     """Export the best model of a run as ONNX."""
     from .export import export
 

@@ -8,10 +8,8 @@ from typing import Any
 
 from gradlab.session import Device, Precision
 
-
-def _free(default: Any) -> Any:
-    """Mark a setting that can't alter the result: it may change when a run is continued."""
-    return field(default=default, metadata={"free": True})
+# Marks a setting that can't alter the result: it may change when a run is continued.
+FREE = {"free": True}
 
 
 @dataclass
@@ -28,17 +26,17 @@ class ModelConfig:
 class TrainConfig:
     """Train the model, or carry on where the run of this name was cut off."""
 
-    name: str = _free("default")
+    name: str = field(default="default", metadata=FREE)
     """Name of the run: the same name carries on, another one starts anew."""
-    fresh: bool = _free(False)
+    fresh: bool = field(default=False, metadata=FREE)
     """Start this run over; the earlier one is kept beside it."""
-    max_minutes: float | None = _free(None)
+    max_minutes: float | None = field(default=None, metadata=FREE)
     """Save and stop after this time; the same command carries on."""
-    workers: int | None = _free(None)
+    workers: int | None = field(default=None, metadata=FREE)
     """Processes that load and augment the data (as many as there are CPUs, at most 4)."""
-    device: Device = _free("auto")
+    device: Device = field(default="auto", metadata=FREE)
     """Where to compute (the fastest that works)."""
-    save_seconds: float = _free(5.0)
+    save_seconds: float = field(default=5.0, metadata=FREE)
     """Time between saves; longer where saving would take over 2 % of it."""
     epochs: int = 60
     """Passes over the training data."""

@@ -47,7 +47,7 @@ def augment(image: Images) -> Images:
     offset = centre - rotation @ centre + np.random.uniform(-0.8, 0.8, 2)
     moved = ndimage.affine_transform(image, rotation, offset, order=1)
     noisy = moved + np.random.normal(0, 0.05, image.shape)
-    return np.clip(noisy, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(noisy, 0, 1), np.float32)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,7 @@ def judge(
     ]
     # A worker costs more than it gives below some batches.
     workers = min(workers, len(batches) // 8)
-    loader = DataLoader(
-        keyed.KeyedDataset(dataset, 0), batch_sampler=batches, num_workers=workers
-    )
+    loader = DataLoader(keyed.KeyedDataset(dataset, 0), batch_sampler=batches, num_workers=workers)
     counts = np.zeros((len(LABELS), len(LABELS)), np.int64)
     loss = 0.0
     network.eval()

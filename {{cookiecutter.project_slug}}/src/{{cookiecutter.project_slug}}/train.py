@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 from typing import Any, cast
 
 import torch
@@ -73,8 +73,7 @@ class Trainer:
         self.precision = devices.choose_precision(self.device, config.precision)
         self.workers = min(4, session.cpus()) if config.workers is None else config.workers
         keyed.seed_generators(keyed.key(config.seed, "weights"))
-        self.network = build(config.model).to(self.device)
-        self.network.to(memory_format=devices.memory_format(self.device))
+        self.network = devices.place(build(config.model), self.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
@@ -141,20 +140,14 @@ class Trainer:
                 break
         return self._close(self.run) if self.run else 0
 
-    def _loader(self) -> Iterator[tuple[Tensor, Tensor]]:
-        loader = DataLoader(
+    def _loader(self) -> DataLoader[Any]:
+        return DataLoader(
             keyed.KeyedDataset(self.data.train, self.config.seed),
             batch_sampler=self._batches(self.step, self.total),
             num_workers=self.workers if self.step < self.total else 0,
+            worker_init_fn=runs.leave_signals_to_parent,
             pin_memory=self.device.type == "cuda",
         )
-        try:
-            yield from loader
-        except RuntimeError:
-            # A signal to the whole process group may end the loader's workers first.
-            if self.run is None or self.run.stop_asked is None or self.world.size > 1:
-                raise
-            self._check({})
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> None:
         keyed.seed_step(self.config.seed, self.step, self.world.rank)

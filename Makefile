@@ -1,0 +1,38 @@
+# make help lists what there is. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/
+READY := $(VENV)/.ready
+RUFF := $(RUN)ruff
+KIT := {{cookiecutter.project_slug}}/src/gradlab
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(READY) ## Generate a project in ./demo and train it; give it again to carry on
+	@$(RUN)python scripts/demo.py
+
+test: $(READY) ## Run all tests (TESTS="-m 'not slow'" for the fast ones)
+	$(RUN)python -m pytest -n 2 --dist worksteal -q $(TESTS)
+
+lint: $(READY) ## Check style, format and types of the template (a fresh project is checked by test)
+	$(RUFF) check --config pyproject.toml .
+	$(RUFF) format --config pyproject.toml --check .
+	$(RUN)mypy
+
+bench: $(READY) ## Measure what surviving costs, side by side; prints ratios
+	@for file in benchmarks/*.py; do $(RUN)python $$file || exit 1; done
+
+clean: ## Remove .venv, ./demo and caches
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): requirements/dev.txt requirements/constraints.txt {{cookiecutter.project_slug}}/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)python -m pip install --quiet --disable-pip-version-check \
+	  -r requirements/dev.txt -c requirements/constraints.txt
+	@touch $@

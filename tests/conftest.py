@@ -1,0 +1,53 @@
+"""The template under test, and projects generated from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+TEMPLATE = Path(__file__).resolve().parents[1]
+Bake = Callable[..., Path]
+
+
+@pytest.fixture
+def bake(tmp_path: Path) -> Bake:
+    """Generate a project from answers, as if nobody had a configuration of their own."""
+
+    def run(**answers: Any) -> Path:
+        folder = tmp_path / f"baked-{len(list(tmp_path.iterdir()))}"
+        return generate(folder, answers)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of the default answers."""
+    return generate(tmp_path_factory.mktemp("project"), {})
+
+
+def generate(folder: Path, answers: dict[str, Any]) -> Path:
+    return Path(
+        cookiecutter(
+            str(TEMPLATE),
+            no_input=True,
+            default_config=True,
+            extra_context=answers,
+            output_dir=str(folder),
+        )
+    )
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where every tool must be there, a test that skips for want of one fails."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and os.environ.get("REQUIRE_ALL_TOOLS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"

@@ -1,0 +1,44 @@
+"""What your part promises: data that fit the model, and a run that survives kill -9."""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from .conftest import PACKAGE, Start
+
+config = import_module(f"{PACKAGE}.config")
+data = import_module(f"{PACKAGE}.data")
+model = import_module(f"{PACKAGE}.model")
+SHORT = ["--epochs", "6", "--evaluate-every", "1", "--save-seconds", "0", "--workers", "1"]
+
+
+def test_the_model_gives_a_logit_for_each_label_of_each_example() -> None:
+    examples = [data.datasets().train[i][0] for i in range(4)]
+    logits = model.build(config.ModelConfig())(torch.stack(examples))
+    assert logits.shape == (4, len(data.LABELS))
+
+
+def test_no_example_is_in_two_splits() -> None:
+    splits = data.datasets()
+    parts = (splits.train, splits.validation, splits.test)
+    images = [image.tobytes() for part in parts for image in part.images]
+    assert len(images) == len(set(images))
+
+
+def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(start: Start, tmp_path: Path) -> None:
+    whole = start("train", "--name", "whole", *SHORT)
+    assert whole.wait() == 0, whole.communicate()[0]
+    killed = start("train", "--name", "killed", *SHORT)
+    while not list(tmp_path.glob("runs/killed/saves/*.pt")):
+        assert killed.poll() is None, killed.communicate()[0]
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    resumed = start("train", "--name", "killed", *SHORT)
+    assert "carrying on at step" in resumed.communicate()[0]
+    models = [tmp_path / "runs" / name / "model.safetensors" for name in ("whole", "killed")]
+    assert models[0].read_bytes() == models[1].read_bytes()
