@@ -49,7 +49,8 @@ def markdown(value: object) -> str:
 
 def package_name(value: object) -> str:
     """Make a package's name of a project's: lower case, underscores, no digit in front."""
-    return re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_").lstrip("0123456789_")
+    name = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_").lstrip("0123456789_")
+    return name or "my_model"
 
 
 def runtime(name: str) -> dict[str, Any]:

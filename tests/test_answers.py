@@ -1,0 +1,156 @@
+"""Odd answers: each is refused with one clear message, or arrives everywhere as it was typed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .conftest import TEMPLATE, Bake, generate
+
+NASTY = [
+    "quotes \" and ' and `",
+    "back\\slash \\n \\u0041 \\",
+    "# not a comment: [a, b] {c: d} & *e !f % g > h | i",
+    "$HOME $(touch pwned) `id`; rm -rf * && exit",
+    "emoji \U0001f525 and \u05e9\u05dc\u05d5\u05dd and e\u0301",
+    "<script>alert(1)</script> <!-- -->",
+    "'''",
+    '"""',
+    "- - yes",
+    "x" * 200,
+    " spaces  around ",
+    "C:\\new\\table",
+    "\u00a0\u200b\ufeff",
+    "%s %d {0} {name}",
+]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_nasty_texts_arrive_as_they_were_typed(bake: Bake, text: str) -> None:
+    project = bake(description=text, author=f"A {text}"[:200], license="BSD-3-Clause")
+    assert_sound(project, text, f"A {text}"[:200])
+
+
+def assert_sound(project: Path, description: str, author: str) -> None:
+    metadata = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    assert metadata["description"] == description
+    assert metadata["authors"] == [{"name": author}]
+    assert author in (project / "LICENSE").read_text("utf-8")
+    for path in [*project.rglob("*.yaml"), *project.rglob("*.yml")]:
+        yaml.safe_load(path.read_text("utf-8"))
+    for path in project.rglob("*.json"):
+        json.loads(path.read_text("utf-8"))
+    for path in project.rglob("*.py"):
+        ast.parse(path.read_text("utf-8"))
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    description=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=200),
+    author=st.text(
+        st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=200
+    ).filter(str.strip),
+)
+def test_any_text_arrives_as_it_was_typed(description: str, author: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        answers = {"description": description, "author": author}
+        assert_sound(generate(Path(folder), answers), description, author)
+
+
+def test_jinja_that_is_typed_at_the_prompt_is_text_and_not_run(tmp_path: Path) -> None:
+    typed = "{{ 7 * 7 }} {% raw %} {# gone? #} ${#array[@]}"
+    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--default-config"]
+    answers = ["", "", typed, "Ann", "ann", "", "", "2"]
+    subprocess.run(
+        [*command, "-o", str(tmp_path)],
+        input="\n".join([*answers, ""]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert_sound(tmp_path / "my_model", typed, "Ann")
+
+
+def refusal(tmp_path: Path, **answers: str) -> str:
+    """Run cookiecutter as a user does, which must fail, and give what it printed."""
+    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
+    command += ["--default-config", "-o", str(tmp_path)]
+    command += [f"{name}={answer}" for name, answer in answers.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0, "these answers should have been refused"
+    assert not list(tmp_path.iterdir()), "nothing may be left behind"
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "slug, reason",
+    [
+        ("class", "a word of the Python language"),
+        ("match", "a word of the Python language"),
+        ("json", "a module of Python's standard library"),
+        ("torch", "the name of something that the project uses"),
+        ("gradlab", "the name of something that the project uses"),
+        ("test", "the name of something that the project uses"),
+        ("tests", "the name of something that the project uses"),
+        ("con", "a device on Windows"),
+        ("lpt1", "a device on Windows"),
+        ("My-Model", "no lower-case Python name"),
+        ("2fast", "no lower-case Python name"),
+        ("../up", "no lower-case Python name"),
+        ("mödel", "no lower-case Python name"),
+        ("a b", "no lower-case Python name"),
+        ("x" * 51, "51 characters, more than 50"),
+    ],
+)
+def test_a_package_name_that_would_break_is_refused(tmp_path: Path, slug: str, reason: str) -> None:
+    output = refusal(tmp_path, project_slug=slug)
+    assert reason in output
+    assert "Name of the Python package: " in output and "_model" in output
+
+
+@pytest.mark.parametrize("owner", ["-a", "a-", "a--b", "a_b", "a b", "x" * 40, "", "a/b", "ä"])
+def test_an_owner_that_github_would_not_take_is_refused(tmp_path: Path, owner: str) -> None:
+    output = refusal(tmp_path, github_owner=owner)
+    assert "is no name that GitHub accepts" in output
+
+
+@pytest.mark.parametrize("name", ["", "   ", "two\nlines", "\x07bell", "x" * 201])
+def test_a_project_name_that_nobody_can_read_is_refused(tmp_path: Path, name: str) -> None:
+    assert "Name of the project: " in refusal(tmp_path, project_name=name, project_slug="fine")
+
+
+def test_all_problems_are_told_at_once_in_one_frame(tmp_path: Path) -> None:
+    output = refusal(tmp_path, project_slug="torch", github_owner="a_b", author=" ")
+    assert all(
+        label in output for label in ("Author", "Name of the Python package", "GitHub owner")
+    )
+    assert output.count("The project was not generated:") == 1
+
+
+@pytest.mark.parametrize(
+    "name, slug",
+    [
+        ("My Model", "my_model"),
+        ("  Zebra-Finder 2! ", "zebra_finder_2"),
+        ("3D Nets", "d_nets"),
+        ("ÜBER", "ber"),
+        ("???", "my_model"),
+    ],
+)
+def test_the_package_is_named_after_the_project(bake: Bake, name: str, slug: str) -> None:
+    assert bake(project_name=name).name == slug
