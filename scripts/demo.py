@@ -43,7 +43,9 @@ def run(project: Path, command: str) -> None:
     """Run a command of the project in its own folder."""
     environment = {**os.environ, "PYTHONPATH": "src"}
     environment.pop("GRADLAB_STORAGE", None)
-    subprocess.run([sys.executable, "-m", PACKAGE, command], cwd=project, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-m", PACKAGE, command], cwd=project, env=environment, check=True
+    )
 
 
 if __name__ == "__main__":
