@@ -112,7 +112,7 @@ def test_a_read_only_store_is_refused_before_any_training(
     lab.storage.mkdir()
     mounts("-t", "tmpfs", "-o", "ro", "tmpfs", str(lab.storage))
     output = lab.train(code=2)
-    assert f"The run can't be kept in {lab.folder()}: Read-only file system." in output
+    assert f"Nothing can be written to {lab.folder().parent}: Read-only file system." in output
     assert "GRADLAB_STORAGE" in output
 
 
@@ -186,3 +186,8 @@ def test_evaluation_finds_the_best_model_on_slow_storage(on_drive: Lab, tmp_path
     shutil.rmtree(tmp_path / "scratch")
     assert "of 360 test examples right" in on_drive.run(on_drive.package, "evaluate")
     assert (on_drive.folder() / "confusion_matrix.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--evaluate-every"])
+def test_a_number_that_makes_no_sense_is_refused(lab: Lab, option: str) -> None:
+    assert f"{option} is 0: it must be at least 1." in lab.train(option, "0", code=2)

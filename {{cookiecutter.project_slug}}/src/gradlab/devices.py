@@ -7,7 +7,7 @@ same seed gives the same bytes again on the same kind of device.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -85,7 +85,7 @@ def choose_precision(device: torch.device, wanted: Precision) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Give the context that computes in the precision."""
     dtype = DTYPES.get(precision)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:

@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from .errors import note
+from .errors import GradlabError, note
 
 NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
 
@@ -97,3 +97,18 @@ def remove(path: Path) -> None:
         path.unlink()
     except OSError as error:
         note(f"! {path} could not be removed: {error}")
+
+
+def prepare(folder: Path) -> Path:
+    """Make a folder and try to write in it; GradlabError where that can't be done."""
+    probe = folder / f".probe.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(probe, b"can this folder be written?")
+        probe.unlink()
+    except OSError as error:
+        raise GradlabError(
+            f"Nothing can be written to {folder}: {error.strerror}.\n"
+            "Make room or permission there, or set GRADLAB_STORAGE to a folder that can be written."
+        ) from error
+    return folder

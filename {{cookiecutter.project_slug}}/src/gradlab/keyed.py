@@ -7,7 +7,7 @@ workers, after any number of interruptions, and costs the same wherever a run re
     data = KeyedDataset(dataset, seed)                       # augmentation
     batches = Batches(len(dataset), 64, seed, start=step, stop=total)
     for x, y in DataLoader(data, batch_sampler=batches, num_workers=2):
-        seed_step(seed, step, rank)                          # dropout
+        seed_step(seed, step, rank, device)                  # dropout
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.utils.data import Dataset, IterableDataset
 from .errors import GradlabError
 
 Place = tuple[int, int]  # (epoch, index)
+CPU = torch.device("cpu")
 
 
 def key(*parts: int | str) -> int:
@@ -48,13 +49,13 @@ def seed_generators(value: int) -> None:
     torch.default_generator.manual_seed(value)
 
 
-def seed_step(seed: int, step: int, rank: int = 0) -> None:
+def seed_step(seed: int, step: int, rank: int = 0, device: torch.device = CPU) -> None:
     """Make dropout and all else that is random in a step a function of (seed, step, rank)."""
     value = key(seed, "step", step, rank)
     seed_generators(value)
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         torch.cuda.manual_seed(value)
-    elif torch.backends.mps.is_available():
+    elif device.type == "mps":
         torch.mps.manual_seed(value)
 
 

@@ -26,7 +26,7 @@ from . import session
 from .checkpoint import Store
 from .curves import Curves
 from .errors import GradlabError, note
-from .files import remove, write_durably
+from .files import prepare, write_durably
 from .mirror import SAVES, Mirror
 from .record import Record
 
@@ -196,22 +196,11 @@ def open_run(project: str, name: str, settings: State, fresh: bool, seconds: flo
     storage can't be written, another process trains the run, or its settings are others.
     """
     work, kept = places(project, name)
-    try:
-        for folder in (work, kept):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        _lock(work.parent / f".{name}.lock", name)
-        if fresh:
-            for folder in {work, kept}:
-                _move_aside(folder)
-        (work / SAVES).mkdir(parents=True, exist_ok=True)
-        probe = work / ".probe.tmp"
-        write_durably(probe, b"can this folder be written?")
-        remove(probe)
-    except OSError as error:
-        raise GradlabError(
-            f"The run can't be kept in {kept}: {error.strerror}.\n"
-            "Make room or permission there, or set GRADLAB_STORAGE to a folder that can be written."
-        ) from error
+    _lock(prepare(work.parent) / f".{name}.lock", name)
+    if fresh:
+        for folder in {work, kept}:
+            _move_aside(folder)
+    prepare(work / SAVES)
     run = Run(work, kept, settings, seconds)
     run.resume()
     return run
@@ -252,5 +241,11 @@ def _move_aside(folder: Path) -> None:
         return
     aside = folder.with_name(f"{folder.name}~")
     shutil.rmtree(aside, ignore_errors=True)
-    os.replace(folder, aside)
+    try:
+        os.replace(folder, aside)
+    except OSError as error:
+        raise GradlabError(
+            f"The earlier run in {folder} can't be moved aside: {error.strerror}.\n"
+            "Move or delete it, or take another --name."
+        ) from error
     note(f"The earlier run is kept in {aside} until the next --fresh.")

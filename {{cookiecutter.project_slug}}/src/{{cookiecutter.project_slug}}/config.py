@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from gradlab.errors import GradlabError
 from gradlab.session import Device, Precision
 
 # Marks a setting that can't alter the result: it may change when a run is continued.
@@ -57,6 +58,14 @@ class TrainConfig:
     compile: bool = False
     """Compile the network first: slower to start, faster to run."""
     model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        bounds = {"epochs": 1, "evaluate_every": 1, "workers": 0, "save_seconds": 0, "warmup": 0}
+        for name, lowest in bounds.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                option = name.replace("_", "-")
+                raise GradlabError(f"--{option} is {value}: it must be at least {lowest}.")
 
     def settings(self) -> dict[str, Any]:
         """Give the settings that decide the result, as plain values."""

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gradlab import devices, keyed, runs
 from gradlab.curves import confusion_matrix
-from gradlab.files import write_durably
+from gradlab.files import prepare, write_durably
 
 from .config import EvaluateConfig, ModelConfig
 from .data import LABELS, datasets
@@ -32,8 +32,7 @@ def evaluate(config: EvaluateConfig) -> int:
     device = devices.join(config.device).device
     source, network = load_best(config.name)
     loss, counts = judge(network.to(device), datasets().test, device)
-    output = config.output or runs.places(PROJECT, config.name)[1]
-    output.mkdir(parents=True, exist_ok=True)
+    output = prepare(config.output or runs.places(PROJECT, config.name)[1])
     result = {
         "accuracy": accuracy(counts),
         "loss": round(loss, 6),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gradlab import runs
 from gradlab.errors import GradlabError
+from gradlab.files import prepare
 
 from .config import ExportConfig
 from .data import datasets
@@ -31,7 +32,7 @@ def export(config: ExportConfig) -> int:
         ) from error
     source, network = load_best(config.name)
     output = config.output or runs.places(PROJECT, config.name)[1] / "model.onnx"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    prepare(output.parent)
     test = datasets().test
     images = torch.stack([test[i][0] for i in range(16)])
     to_onnx(network.eval(), images, output)

@@ -150,7 +150,7 @@ class Trainer:
         )
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> None:
-        keyed.seed_step(self.config.seed, self.step, self.world.rank)
+        keyed.seed_step(self.config.seed, self.step, self.world.rank, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         inputs = inputs.to(self.device, non_blocking=True)
