@@ -14,9 +14,21 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "src"
+# An image with bash that is on this machine; without it the container engine isn't tried.
+IMAGE = os.environ.get("GRADLAB_TEST_IMAGE", "")
+NO_IMAGE = "nowhere.invalid/bash:5"
 HAS_BUBBLEWRAP = shutil.which("bwrap") is not None
 
 needs_bubblewrap = pytest.mark.skipif(not HAS_BUBBLEWRAP, reason="bubblewrap is not installed")
+
+
+def wait_for(runner: subprocess.Popen[str], text: str) -> None:
+    """Read what a runner prints, up to a line."""
+    assert runner.stdout
+    for line in runner.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"it ended without {text!r}")
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Project:
         """Write a workflow."""
         path = self.root / ".gradient" / "workflows" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
+        path.write_text(textwrap.dedent(text).replace("bash:5", IMAGE or NO_IMAGE))
 
     def command(self, *arguments: str) -> list[str]:
         """Give the command line of `gradlab`."""
@@ -93,10 +105,11 @@ def make_project(tmp_path: Path) -> Callable[[str], Project]:
         root = tmp_path / name
         root.mkdir()
         (root / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
-        kept = ("PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV")
+        kept = ("PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV", "GRADLAB_NETWORK")
         env = {key: os.environ[key] for key in kept if key in os.environ}
-        env |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "200"}
-        return Project(root, root / "storage", env)
+        storage = root / "storage"
+        env |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "200", "GRADLAB_STORAGE": str(storage)}
+        return Project(root, storage, env)
 
     return make
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 from .conftest import Project
@@ -96,6 +98,17 @@ def test_a_folder_without_a_whole_manifest_is_no_version(project: Project) -> No
     assert project.ok("datasets", "show", "digits").startswith(f"digits:{version.name}")
 
 
+def test_what_an_interrupted_copy_left_behind_goes_after_a_day(project: Project) -> None:
+    project.ok("datasets", "add", "digits", str(folder(project, a="one")))
+    (version,) = project.versions("digits")
+    old, new = version.with_name("v2-aaaaaa"), version.with_name(".v2-bbbbbb")
+    for half, age in ((old, 2 * 24 * 3600), (new, 60)):
+        (half / "data").mkdir(parents=True)
+        os.utime(half, (time.time() - age,) * 2)
+    project.ok("datasets", "add", "digits", str(folder(project, a="two")))
+    assert new.exists() and not old.exists()
+
+
 def test_a_manifest_that_leads_out_of_its_folder_is_not_believed(project: Project) -> None:
     project.ok("datasets", "add", "digits", str(folder(project, a="one")))
     (version,) = project.versions("digits")
@@ -108,7 +121,7 @@ def test_a_manifest_that_leads_out_of_its_folder_is_not_believed(project: Projec
 def test_a_version_is_never_written_again(project: Project) -> None:
     project.ok("datasets", "add", "digits", str(folder(project, a="one")))
     (version,) = project.versions("digits")
-    text = project.fails(2, "datasets", "add", f"digits:{version.name}", str(project.root / "files"))
+    text = project.fails(2, "datasets", "add", f"digits:{version.name}", "files")
     assert "versions don't change: write to digits" in text
 
 

@@ -1,0 +1,1 @@
+"""Gradient Workflows: a spec is read, checked, shown and run on any machine."""

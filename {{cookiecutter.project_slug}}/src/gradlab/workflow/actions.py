@@ -1,0 +1,229 @@
+"""What `uses` names: the actions of the service, done here.
+
+    script@v1        a script for bash, without options: only its last command's failure counts,
+                     so write `set -e` at its beginning
+    container@v1     the image's program, or `command` and `args`
+    git-checkout@v1  this project's working tree, or one commit of any repository
+    s3-download@v1   what lies below s3://BUCKET/PREFIX, by boto3
+    create-model@v1  an entry in the local model registry
+
+Promises: what can't be done is refused before anything runs, by `problem`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import GradlabError
+from . import models, process, tree
+from .engines import Engine, Task
+from .process import Stop
+from .report import JobLog
+from .repository import Login, Repository, clone
+from .spec import Job
+
+EVENT = re.compile(r"(?:\$\{\{\s*)?context\.event\.github\.(url|ref)(?:\s*\}\})?")
+
+
+@dataclass(frozen=True)
+class Context:
+    """One job that is about to run, with all that its action may use."""
+
+    job: Job
+    run: str
+    folder: Path
+    inputs: Mapping[str, Path]
+    contents: Mapping[str, str]  # what identifies each input
+    parameters: Mapping[str, Any]  # secrets filled in
+    env: Mapping[str, str]
+    repository: Repository
+    event: Mapping[str, str]  # context.event.github
+    models: Path
+    engine: Engine
+    log: JobLog
+    stop: Stop
+
+    @property
+    def target(self) -> Path:
+        """The folder that an action fills: `path`, or the only volume or dataset output."""
+        outputs = self.folder / "outputs"
+        if path := self.parameters.get("path"):
+            parts = PurePosixPath(str(path)).parts
+            inside = parts[:2] == ("/", "outputs") and ".." not in parts
+            if inside and parts[2:3] and parts[2] in self.job.outputs:
+                return outputs.joinpath(*parts[2:])
+            raise GradlabError(f"path {path!r} is not below one of the job's outputs")
+        names = [name for name, port in self.job.outputs.items() if port.type != "string"]
+        if len(names) != 1:
+            raise GradlabError("it needs exactly one volume or dataset output, or `path`")
+        return outputs / names[0]
+
+    def execute(self, command: Any, env: Mapping[str, str]) -> int:
+        """Run a command of the action itself on this machine, its output logged."""
+        marked = {**env, process.MARK: self.env[process.MARK]}
+        return process.run(command, marked, self.folder, self.log.write, self.stop)
+
+
+def problem(job: Job, engine: Engine) -> str:
+    """Say why a job can't run in an engine, or nothing."""
+    if job.uses not in ACTIONS:
+        return f"there is no action {job.uses!r}; there are {', '.join(ACTIONS)}"
+    if job.uses == "container@v1" and engine.name != "container":
+        program = _list(job.parameters.get("command"))
+        if not program or not shutil.which(program[0]):
+            what = f"a program {program[0]!r}" if program else "`command`"
+            return (
+                f"container@v1 needs {what} on this machine with the engine {engine.name!r}: "
+                "use --engine container, or script@v1"
+            )
+    return ""
+
+
+def code(job: Job, repository: Repository) -> str:
+    """Identify what a job takes from outside the spec and its inputs: the working tree."""
+    if job.uses != "git-checkout@v1" or not _is_working_tree(job.parameters, repository):
+        return ""
+    return repository.content()[0].digest
+
+
+def perform(context: Context) -> int:
+    """Do a job's action and give its exit status; raises GradlabError where it fails."""
+    return ACTIONS[context.job.uses](context)
+
+
+def _script(context: Context) -> int:
+    return _run(context, script=str(context.parameters["script"]))
+
+
+def _container(context: Context) -> int:
+    parameters = context.parameters
+    program, args = _list(parameters.get("command")), _list(parameters.get("args"))
+    return _run(context, program=program, args=args)
+
+
+def _run(context: Context, **what: Any) -> int:
+    image = str(context.parameters.get("image", ""))
+    task = Task(context.folder, context.inputs, context.env, image, **what)
+    with context.engine.launch(task) as launch:
+        take, stop = context.log.write, context.stop
+        folder = context.folder / "tmp"
+        return process.run(launch.command, launch.env, folder, take, stop, launch.tell)
+
+
+def _git_checkout(context: Context) -> int:
+    parameters, repository = context.parameters, context.repository
+    tree.empty(context.target)
+    if _is_working_tree(parameters, repository):
+        content, left_out = repository.content()
+        for path in left_out:
+            context.log.note(f"left out: {path}, a symbolic link that leads out of the project")
+        tree.copy(content, repository.root, context.target)
+        context.log.note(f"{len(content.files)} files of the working tree {repository.root}")
+        return 0
+    url, ref = (_filled(parameters.get(name), context.event) for name in ("url", "ref"))
+    if repository.is_at(url) and (commit := repository.commit(ref)):
+        return repository.export(commit, context.target, context.execute)
+    login = {}
+    if password := parameters.get("password"):
+        who = Login(str(parameters.get("username", "git")), str(password))
+        login = who.env(context.folder / "tmp")
+    if status := clone(url, ref, context.target, login, context.execute):
+        raise GradlabError(f"git could not get {url} at {ref or 'HEAD'} (status {status})", 1)
+    return 0
+
+
+def _is_working_tree(parameters: Mapping[str, Any], repository: Repository) -> bool:
+    url, ref = str(parameters.get("url", "")), parameters.get("ref")
+    this = bool(EVENT.fullmatch(url)) or repository.is_at(url)
+    return this and (ref is None or bool(EVENT.fullmatch(str(ref))))
+
+
+def _filled(text: Any, event: Mapping[str, str]) -> str:
+    match = EVENT.fullmatch(str(text or ""))
+    return event.get(match[1], "") if match else str(text or "")
+
+
+def _s3_download(context: Context) -> int:
+    try:
+        import boto3  # type: ignore[import-untyped, import-not-found, unused-ignore]
+        from botocore.exceptions import (  # type: ignore[import-untyped, import-not-found, unused-ignore]
+            BotoCoreError,
+            ClientError,
+        )
+    except ImportError:
+        raise GradlabError("s3-download@v1 needs boto3: pip install boto3") from None
+    parameters = context.parameters
+    match = re.fullmatch(r"s3://([^/]+)/*(.*?)/*", str(parameters["url"]))
+    if not match:
+        raise GradlabError(f"url {parameters['url']!r} is not of the form s3://BUCKET/PREFIX")
+    try:
+        client = boto3.client(
+            "s3",
+            aws_access_key_id=str(parameters["access-key"]),
+            aws_secret_access_key=str(parameters["secret-access-key"]),
+            region_name=parameters.get("region"),
+            endpoint_url=parameters.get("endpoint"),
+        )
+        return _fetch_all(client, match[1], match[2], context)
+    except (BotoCoreError, ClientError, ValueError) as error:
+        raise GradlabError(f"{parameters['url']}: {error}", exit_code=1) from error
+
+
+def _fetch_all(client: Any, bucket: str, prefix: str, context: Context) -> int:
+    """Get the object of that name, or what lies below it as a folder."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    objects = {o["Key"]: o["Size"] for page in pages for o in page.get("Contents", ())}
+    below = f"{prefix}/" if prefix else ""
+    wanted = {
+        key: key.removeprefix(below) if key.startswith(below) else os.path.basename(key)
+        for key in objects
+        if (key == prefix or key.startswith(below)) and not key.endswith("/")
+    }
+    for key, path in wanted.items():
+        if context.stop.signal:
+            return -context.stop.signal
+        if path.startswith("/") or ".." in path.split("/"):
+            raise GradlabError(f"the object {key!r} would be written outside of the output")
+        place = context.target / path
+        if not place.is_file() or place.stat().st_size != objects[key]:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(bucket, key, f"{place}.part")
+            os.replace(f"{place}.part", place)
+    if not wanted:
+        raise GradlabError(f"there is nothing at s3://{bucket}/{prefix}", exit_code=1)
+    context.log.note(f"{len(wanted)} files of s3://{bucket}/{prefix}")
+    return 0
+
+
+def _create_model(context: Context) -> int:
+    job, parameters = context.job, context.parameters
+    if "model" not in context.inputs:
+        raise GradlabError("create-model@v1 needs an input named `model`")
+    inputs = {"model": context.inputs["model"], **context.inputs}
+    name, type = str(parameters["name"]), str(parameters["type"])
+    content = context.contents["model"]
+    id = models.create(context.models, name, type, content, inputs, f"{context.run} {job.name}")
+    for output in job.outputs:
+        (context.folder / "outputs" / output).write_text(id)
+    context.log.note(f"model {name} {id} ({type}), {content}")
+    return 0
+
+
+def _list(value: Any) -> tuple[str, ...]:
+    """Give `command` or `args` as a list; a single text is one program."""
+    return (value,) if isinstance(value, str) else tuple(map(str, value or ()))
+
+
+ACTIONS: dict[str, Callable[[Context], int]] = {
+    "script@v1": _script,
+    "container@v1": _container,
+    "git-checkout@v1": _git_checkout,
+    "s3-download@v1": _s3_download,
+    "create-model@v1": _create_model,
+}

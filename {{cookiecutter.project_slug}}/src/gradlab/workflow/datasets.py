@@ -1,0 +1,333 @@
+"""Versioned, immutable datasets in the project's storage.
+
+    <storage>/datasets/<name>/<version>/manifest.json    sizes, SHA-256, where it came from
+                                        data/...
+
+Promises: a folder without a manifest that is whole is no version, and the manifest arrives
+together with the data (one rename) or after it (on slow storage, where a rename can't be
+trusted), so a half version is never seen. A version is never written again. `name`,
+`name:latest`, `name:VERSION`, `name:TAG` and `namespace/name` are references as at the service;
+a tag is set by naming it in the reference that is written to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from .. import session
+from ..errors import GradlabError
+from ..files import sync_folder
+from . import tree
+from .tree import Tree
+
+REFERENCE = re.compile(
+    r"(?:(?P<namespace>[A-Za-z0-9][\w.-]{0,99})/)?"
+    r"(?P<id>[A-Za-z0-9][\w.-]{0,99})(?::(?P<version>[A-Za-z0-9][\w.-]{0,99}))?",
+    re.ASCII,
+)
+VERSION = re.compile(r"v([1-9]\d*)-[a-z0-9]{6}", re.ASCII)
+ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that long
+ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class NoVersion(GradlabError):
+    """A reference to a dataset or a version that isn't there."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A dataset's name, and the version or tag that was asked for."""
+
+    name: str
+    version: str = "latest"
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read `[namespace/]id[:version]`; raises GradlabError for anything else."""
+        if not (match := REFERENCE.fullmatch(text)):
+            raise GradlabError(
+                f"{text!r} is no reference to a dataset; write NAME, NAME:VERSION or "
+                "NAMESPACE/NAME, with letters, digits, '.', '_' and '-'"
+            )
+        name = "/".join(part for part in match.group("namespace", "id") if part)
+        return cls(name, match["version"] or "latest")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a dataset, complete or about to be."""
+
+    name: str
+    id: str
+    tag: str | None
+    created: str
+    source: str
+    tree: Tree
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.id}"
+
+    def to_text(self) -> str:
+        """Give the manifest."""
+        head = {"name": self.name, "version": self.id, "tag": self.tag, "created": self.created}
+        rest = {"source": self.source, "sha256": self.tree.digest, **self.tree.to_json()}
+        return json.dumps(head | rest, indent=1) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str) -> Version:
+        """Read a manifest; raises ValueError, KeyError or TypeError where it isn't whole."""
+        data = json.loads(text)
+        version = cls(
+            data["name"],
+            data["version"],
+            data["tag"],
+            data["created"],
+            data["source"],
+            Tree.from_json(data),
+        )
+        if version.tree.digest != data["sha256"]:
+            raise ValueError("the manifest is damaged")
+        return version
+
+
+class Store:
+    """The datasets of one storage.
+
+    `work` is a folder on the local disk: the storage itself where that is fast. From a slow
+    storage a version is copied there, and checked, before it is read.
+    """
+
+    def __init__(self, storage: session.Storage, work: Path) -> None:
+        self.slow = storage.slow
+        self.top = storage.path / "datasets"
+        self.local = work / "datasets"
+
+    def names(self) -> list[str]:
+        """List the datasets that have a version."""
+        if not self.top.is_dir():
+            return []
+        names = [folder.replace("@", "/") for folder in sorted(os.listdir(self.top))]
+        return [name for name in names if REFERENCE.fullmatch(name) and self._ids(name)]
+
+    def versions(self, name: str) -> list[Version]:
+        """List a dataset's versions, the newest first."""
+        found = [self._read(self.top, name, id) for id in self._ids(name)]
+        return [version for version in found if version]
+
+    def find(self, text: str) -> Version:
+        """Find the version that a reference means; raises NoVersion with the way to make one."""
+        reference = Reference.parse(text)
+        ids = self._ids(reference.name)
+        for id in [reference.version] if reference.version in ids else ids:
+            version = self._read(self.top, reference.name, id)
+            if version and reference.version in ("latest", version.id, version.tag):
+                return version
+        known = ", ".join(ids[:5]) or "none"
+        raise NoVersion(
+            f"the dataset {reference.name!r} has no version {reference.version!r} in {self.top} "
+            f"(versions: {known}).\nMake one from a folder: gradlab datasets add {text} FOLDER"
+        )
+
+    def plan(self, text: str, content: Tree, source: str) -> Version:
+        """Give the next version of a dataset, with an id of its own; nothing is written yet."""
+        reference = Reference.parse(text)
+        ids = self._ids(reference.name)
+        if reference.version in ids or VERSION.fullmatch(reference.version):
+            raise GradlabError(
+                f"{text} names a version, and versions don't change: write to {reference.name}"
+            )
+        number = 1 + max((_number(id) for id in ids), default=0)
+        id = f"v{number}-" + "".join(secrets.choice(ALPHABET) for _ in range(6))
+        tag = None if reference.version == "latest" else reference.version
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return Version(reference.name, id, tag, created, source, content)
+
+    def commit(self, version: str, box: Path) -> None:
+        """Make a box, a folder with `data` and `manifest.json`, the version NAME:ID.
+
+        A version that is there already is left as it is, so a commit can be repeated.
+        """
+        name, id = version.split(":")
+        place = self._place(self.top, name, id)
+        if self.slow and not (place / "manifest.json").exists():
+            self._upload(Version.from_text((box / "manifest.json").read_text("utf-8")), box, place)
+        local = self._place(self.local, name, id)
+        if not local.exists():
+            local.parent.mkdir(parents=True, exist_ok=True)
+            box.rename(local)
+            sync_folder(local.parent)
+        for top in {place.parent, local.parent}:
+            self._sweep(top)
+
+    @staticmethod
+    def _upload(version: Version, box: Path, place: Path) -> None:
+        tree.copy(version.tree, box / "data", place / "data", plain=True)
+        if found := tree.differences(place / "data", version.tree, plain=True):
+            raise GradlabError(f"copying {version} to {place} failed: {found[0]}", exit_code=1)
+        tree.write(place / "manifest.json", version.to_text())
+
+    def exists(self, version: str) -> bool:
+        """Tell whether the version NAME:ID is there."""
+        name, id = version.split(":")
+        return self._read(self.top, name, id) is not None
+
+    def open(self, version: Version) -> Path:
+        """Give the folder on the local disk that holds a version's data."""
+        place = self._place(self.local, version.name, version.id)
+        if self.slow and not (place / "manifest.json").exists():
+            source = self._place(self.top, version.name, version.id) / "data"
+            self.pack(version, source).rename(place)
+        return place / "data"
+
+    def pack(self, version: Version, source: Path) -> Path:
+        """Copy a version's files from a folder into a box beside its later place; give the box."""
+        box = self._place(self.local, version.name, f".{version.id}")
+        tree.discard(box)
+        tree.copy(version.tree, source, box / "data")
+        tree.write(box / "manifest.json", version.to_text())
+        return box
+
+    def problems(self, version: Version) -> list[str]:
+        """Compare a version's files with its manifest, and say what differs."""
+        data = self._place(self.top, version.name, version.id) / "data"
+        return tree.differences(data, version.tree, plain=self.slow)
+
+    def _ids(self, name: str) -> list[str]:
+        folder = self.top / name.replace("/", "@")
+        ids = [id for id in os.listdir(folder) if VERSION.fullmatch(id)] if folder.is_dir() else []
+        whole = [id for id in ids if (folder / id / "manifest.json").is_file()]
+        return sorted(whole, key=lambda id: (_number(id), id), reverse=True)
+
+    @staticmethod
+    def _place(top: Path, name: str, id: str) -> Path:
+        return top / name.replace("/", "@") / id
+
+    def _read(self, top: Path, name: str, id: str) -> Version | None:
+        try:
+            manifest = self._place(top, name, id) / "manifest.json"
+            version = Version.from_text(manifest.read_text("utf-8"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return version if (version.name, version.id) == (name, id) else None
+
+    @staticmethod
+    def _sweep(folder: Path) -> None:
+        for place in folder.iterdir():
+            whole = VERSION.fullmatch(place.name) and (place / "manifest.json").exists()
+            if not whole and time.time() - place.stat().st_mtime > ABANDONED_AFTER:
+                tree.discard(place)
+
+
+def _number(id: str) -> int:
+    match = VERSION.fullmatch(id)
+    return int(match[1]) if match else 0
+
+
+@contextmanager
+def usable(storage: Path) -> Iterator[None]:
+    """Make a failure of the storage, such as a full disk, a message to the user."""
+    try:
+        yield
+    except OSError as error:
+        raise GradlabError(f"the storage {storage} failed: {error}", exit_code=1) from error
+
+
+def open_store(root: Path) -> Store:
+    """Give the datasets of the project in a folder."""
+    project = session.project_name(root)
+    storage = session.storage(project)
+    return Store(storage, session.scratch(project) if storage.slow else storage.path)
+
+
+def datasets_command(
+    action: Annotated[Literal["list", "show", "verify", "add"], tyro.conf.Positional] = "list",
+    reference: Annotated[str | None, tyro.conf.Positional] = None,
+    folder: Annotated[Path | None, tyro.conf.Positional] = None,
+) -> int:
+    """List, show, verify or add versions of datasets.
+
+    Args:
+        action: list all; show one's versions and files; verify one's files, or all, against
+            their SHA-256; add a folder as a new version.
+        reference: The dataset: NAME, NAME:VERSION or NAME:TAG.
+        folder: What to add.
+    """
+    store = open_store(session.project_root())
+    with usable(store.top):
+        return _dispatch(store, action, reference, folder)
+
+
+def _dispatch(store: Store, action: str, reference: str | None, folder: Path | None) -> int:
+    if action == "list":
+        return _list(store)
+    if action == "verify":
+        return _verify(store, reference)
+    if reference is None:
+        raise GradlabError(f"which dataset? gradlab datasets {action} NAME")
+    if action == "show":
+        return _show(store, reference)
+    if folder is None:
+        raise GradlabError(f"which folder? gradlab datasets add {reference} FOLDER")
+    return _add(store, reference, folder)
+
+
+def _list(store: Store) -> int:
+    for name in store.names():
+        for version in store.versions(name):
+            tag = f"  ({version.tag})" if version.tag else ""
+            print(f"{version}  {_summary(version)}  {version.created}  {version.source}{tag}")
+    if not store.names():
+        print(f"No datasets in {store.top}. Make one: gradlab datasets add NAME FOLDER")
+    return 0
+
+
+def _show(store: Store, reference: str) -> int:
+    version = store.find(reference)
+    others = [other.id for other in store.versions(version.name) if other.id != version.id]
+    print(f"{version}  {_summary(version)}\nmade {version.created} by {version.source}")
+    print(f"in {store.open(version)}\nother versions: {', '.join(others) or 'none'}")
+    for path, file in version.tree.files.items():
+        print(f"  {file.sha256[:12]}  {file.size:>12,}  {path}")
+    for path, target in version.tree.links.items():
+        print(f"  {'link':>26}  {path} -> {target}")
+    return 0
+
+
+def _verify(store: Store, reference: str | None) -> int:
+    versions = [store.find(reference)] if reference else []
+    for name in () if reference else store.names():
+        versions += store.versions(name)
+    damaged = 0
+    for version in versions:
+        problems = store.problems(version)
+        damaged += bool(problems)
+        print(f"{version}  {'DAMAGED' if problems else 'ok'}  {_summary(version)}")
+        for problem in problems:
+            print(f"  {problem}")
+    return 1 if damaged else 0
+
+
+def _add(store: Store, reference: str, folder: Path) -> int:
+    if not folder.is_dir():
+        raise GradlabError(f"{folder} is not a folder")
+    version = store.plan(reference, tree.scan(folder), f"gradlab datasets add {folder}")
+    if not version.tree.files:
+        raise GradlabError(f"{folder} has no files")
+    store.commit(str(version), store.pack(version, folder))
+    print(f"{version}  {_summary(version)}")
+    return 0
+
+
+def _summary(version: Version) -> str:
+    return f"{len(version.tree.files)} files, {tree.human(version.tree.size)}"

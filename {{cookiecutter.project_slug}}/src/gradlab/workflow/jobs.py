@@ -1,0 +1,243 @@
+"""One job of a run: what it reads, whether it has to run, and how it ended.
+
+Promises: a job that succeeded earlier in this run is not run again while its own text, its
+inputs and the code that it takes are the same and its outputs are still there; one that failed
+or was killed finds its outputs as it left them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import GradlabError
+from . import actions, outputs, process, tree
+from .datasets import Store
+from .engines import Engine
+from .journal import Content, JobState, Journal, Run
+from .outputs import Place
+from .process import Stop
+from .report import Console, JobLog
+from .repository import Repository
+from .spec import Job, Port, Spec
+
+SECRET = re.compile(r"secret:(\w+)", re.ASCII)
+MIRROR_MINUTES = 5.0
+
+
+@dataclass
+class Result:
+    """How a job ended."""
+
+    state: str  # ran, reused, failed, stopped or skipped
+    seconds: float = 0.0
+    contents: dict[str, Content] = field(default_factory=dict)
+    message: str = ""
+    tail: tuple[str, ...] = ()
+
+
+@dataclass
+class Workshop:
+    """What the jobs of one run share."""
+
+    spec: Spec
+    place: Place
+    run: Run
+    journal: Journal
+    store: Store
+    engine: Engine
+    repository: Repository
+    given: dict[str, Content]  # the workflow's own inputs
+    secrets: Mapping[str, str]
+    event: Mapping[str, str]
+    console: Console
+    stop: Stop
+    resumed: bool = False
+
+    def inputs(self, job: Job) -> dict[str, Content]:
+        """Say what a job's inputs hold; raises KeyError while a job before it hasn't succeeded."""
+        return {name: self.input(port) for name, port in job.inputs.items()}
+
+    def input(self, port: Port) -> Content:
+        """Say what one input holds."""
+        if port.source:
+            job, name = port.source
+            return self.given[name] if job == "workflow" else self.run.jobs[job].contents[name]
+        if port.type == "dataset":
+            return Content("dataset", self.run.datasets[port.ref or ""] or "")
+        return Content(port.type, port.value or "")
+
+    def fingerprint(self, job: Job) -> str:
+        """Give what two runs of a job share exactly if one can stand for the other."""
+        declared = {name: [port.type, port.ref] for name, port in job.outputs.items()}
+        inputs = {name: str(content) for name, content in self.inputs(job).items()}
+        code = actions.code(job, self.repository)
+        parts = [job.uses, job.parameters, job.env, declared, inputs, code]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def reusable(self, job: Job) -> JobState | None:
+        """Give what a job did earlier in this run, if that still holds and is still there."""
+        state = self.run.jobs.get(job.name)
+        if not state or state.state != "succeeded" or state.fingerprint != self.fingerprint(job):
+            return None
+        there = all(self._is_there(job.name, *item) for item in state.contents.items())
+        return state if there else None
+
+    def _is_there(self, job: str, name: str, content: Content) -> bool:
+        if content.type == "dataset":
+            return self.store.exists(content.value)
+        volume = self.place.volume(job, name)
+        if content.type == "volume":
+            return volume.is_dir() and tree.scan(volume).digest == content.value
+        return True
+
+    def recover(self, job: str) -> None:
+        """Finish what a runner that was killed had begun to put in place."""
+        state = self.run.jobs.get(job)
+        if state and state.state == "committing":
+            if outputs.settle(job, state.contents, self.place, self.store):
+                self._succeeded(job, state)
+            else:
+                self.journal.put(self.run, job, None)
+
+    def _succeeded(self, job: str, state: JobState) -> None:
+        self.journal.put(self.run, job, replace(state, state="succeeded"))
+        self.place.discard_draft(job)
+
+    def do(self, job: Job) -> Result:
+        """Run a job, or take what it did earlier in this run."""
+        if self.stop.signal:
+            return Result("skipped", message="the run was ended")
+        if state := self.reusable(job):
+            self.console.line(f"[{job.name}] reused: neither it nor what it reads has changed")
+            return Result("reused", state.seconds, state.contents)
+        began = time.monotonic()
+        path = self.place.log(job.name)
+        log = JobLog(job.name, path, self.console, self.secrets.values(), append=self.resumed)
+        try:
+            contents = self._run(job, log)
+            return Result("ran", time.monotonic() - began, contents)
+        except (GradlabError, OSError) as error:
+            ending, tail = "stopped" if self.stop.signal else "failed", tuple(log.tail)
+            log.note(f"{ending}: {error}")
+            seconds = time.monotonic() - began
+            return Result(ending, seconds, message=log.mask(str(error)), tail=tail)
+        finally:
+            log.close()
+            self._keep_log(path)
+
+    def _run(self, job: Job, log: JobLog) -> dict[str, Content]:
+        """Run a job and commit its outputs; raises GradlabError where either fails."""
+        began, fingerprint = time.monotonic(), self.fingerprint(job)
+        if left := process.kill(str(self.place.draft(job.name))):
+            log.note(f"ended {left} processes that a killed run of this job had left behind")
+        with self._mirrored(job.name, log):
+            outputs.prepare(job, self.place)
+            self._perform(job, log)
+            source = f"{self.place.workflow}/{job.name}, run {self.run.id}"
+            contents = outputs.collect(job, self.place, self.store, log.mask, source)
+        for remark in outputs.remarks(job, self.place, contents):
+            log.note(remark)
+        state = JobState("committing", fingerprint, contents, time.monotonic() - began)
+        self.journal.put(self.run, job.name, state)
+        outputs.settle(job.name, contents, self.place, self.store)
+        self._succeeded(job.name, state)
+        return contents
+
+    @contextmanager
+    def _mirrored(self, job: str, log: JobLog) -> Iterator[None]:
+        """Keep a copy of a job's draft on slow storage, up to date when the job fails."""
+        mirror = self.place.mirror(job) if self.place.slow else None
+        if mirror:
+            if mirror.restore():
+                log.note("carries on with the copy of its outputs in the storage")
+            mirror.start(_mirror_minutes())
+        try:
+            yield
+        except BaseException:
+            if mirror:
+                mirror.stop()
+                mirror.save()
+            outputs.tidy(self.place.draft(job))
+            raise
+        if mirror:
+            mirror.stop()
+
+    def _perform(self, job: Job, log: JobLog) -> None:
+        contents, draft = self.inputs(job), self.place.draft(job.name)
+        context = actions.Context(
+            job=job,
+            run=self.run.id,
+            folder=draft,
+            inputs={name: self._lay(job, name, contents[name], draft) for name in contents},
+            contents={name: str(content) for name, content in contents.items()},
+            parameters=fill(job.parameters, self.secrets),
+            env=fill(job.env, self.secrets) | {process.MARK: str(draft)},
+            repository=self.repository,
+            event=self.event,
+            models=self.place.kept / "models",
+            engine=self.engine,
+            log=log,
+            stop=self.stop,
+        )
+        status = actions.perform(context)
+        if status < 0 or self.stop.signal:
+            raise GradlabError(f"ended by signal {self.stop.signal or -status}")
+        if status:
+            raise GradlabError(f"its exit status is {status}")
+
+    def _lay(self, job: Job, name: str, content: Content, draft: Path) -> Path:
+        """Give the file or folder that a job finds as /inputs/NAME."""
+        copy = draft / "inputs" / name
+        if content.type == "string":
+            copy.write_text(content.value, "utf-8")
+            return copy
+        if not content.value:  # optional, or the job's own dataset before its first version
+            copy.mkdir()
+            return copy
+        if content.type == "dataset":
+            folder = self.store.open(self.store.find(content.value))
+        else:
+            folder = self.place.volume(*(job.inputs[name].source or ("", "")))
+        if self.engine.read_only:
+            return folder
+        tree.copy(tree.scan(folder), folder, copy)
+        return copy
+
+    def _keep_log(self, path: Path) -> None:
+        if self.place.slow:
+            kept = self.place.kept / path.relative_to(self.place.work)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(path.read_bytes())
+
+
+def _mirror_minutes() -> float:
+    text = os.environ.get("GRADLAB_MIRROR_MINUTES", str(MIRROR_MINUTES))
+    try:
+        return float(text)
+    except ValueError:
+        raise GradlabError(f"GRADLAB_MIRROR_MINUTES is {text!r}: not a number") from None
+
+
+def wanted_secrets(job: Job) -> set[str]:
+    """Name the secrets that a job's environment and parameters ask for."""
+    values = [*job.env.values(), *job.parameters.values()]
+    return {match[1] for value in values if (match := SECRET.fullmatch(str(value)))}
+
+
+def fill(values: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+    """Put the secrets in their places."""
+
+    def filled(value: Any) -> Any:
+        match = SECRET.fullmatch(str(value))
+        return secrets[match[1]] if match else value
+
+    return {name: filled(value) for name, value in values.items()}

@@ -1,0 +1,105 @@
+"""The record of a workflow's last run: what it took, how far it came.
+
+    <storage>/workflows/<name>/run-<number>.json
+
+Promises: each state is a file of its own, written once; the newest that is whole counts, so a
+kill at any moment leaves the state before or the one after. Secrets are never in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import files
+from . import tree
+
+KEPT = 2
+UTC = "%Y-%m-%dT%H:%M:%SZ"
+NAME = re.compile(r"run-(\d{8})\.json")
+
+
+@dataclass
+class Content:
+    """What an input or output holds."""
+
+    type: str
+    value: str  # a dataset's NAME:VERSION, a volume's SHA-256, a string itself
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.value}"
+
+
+@dataclass
+class JobState:
+    """How far a job came; `committing`: all its outputs are ready and are being put in place."""
+
+    state: Literal["committing", "succeeded"]
+    fingerprint: str
+    contents: dict[str, Content]
+    seconds: float
+
+
+@dataclass
+class Run:
+    """One run of a workflow, with its resumptions."""
+
+    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    started: str = field(default_factory=lambda: time.strftime(UTC, time.gmtime()))
+    finished: bool = False
+    datasets: dict[str, str | None] = field(default_factory=dict)  # reference -> NAME:VERSION
+    jobs: dict[str, JobState] = field(default_factory=dict)
+
+
+class Journal:
+    """Keeps the run's record in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = threading.Lock()
+
+    def load(self) -> Run | None:
+        """Read the newest record that is whole."""
+        for path in self._records():
+            try:
+                data = json.loads(path.read_text("utf-8"))
+                jobs = {name: _job(job) for name, job in data.pop("jobs").items()}
+                return Run(**data, jobs=jobs)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return None
+
+    def put(self, run: Run, job: str, state: JobState | None) -> None:
+        """Note how far a job came, None for nowhere, and write the record."""
+        with self.lock:
+            run.jobs.pop(job, None)
+            if state:
+                run.jobs[job] = state
+            self._save(run)
+
+    def save(self, run: Run) -> None:
+        """Write a new record, and remove old ones."""
+        with self.lock:
+            self._save(run)
+
+    def _save(self, run: Run) -> None:
+        records = self._records()
+        number = int(records[0].stem[4:]) + 1 if records else 1
+        tree.write(self.folder / f"run-{number:08}.json", json.dumps(asdict(run), indent=1))
+        for path in records[KEPT - 1 :]:
+            files.remove(path)
+
+    def _records(self) -> list[Path]:
+        found = [path for path in self.folder.glob("run-*.json") if NAME.fullmatch(path.name)]
+        return sorted(found, reverse=True)
+
+
+def _job(data: dict[str, Any]) -> JobState:
+    contents = {name: Content(**content) for name, content in data.pop("contents").items()}
+    return JobState(**data, contents=contents)

@@ -1,0 +1,60 @@
+"""The local model registry: what create-model@v1 writes.
+
+    <storage>/models/<name>/<id>.json
+
+Promises: an entry tells the model's name and type, the dataset's version that holds it and the
+metrics that were measured. The same job of the same run gives the same entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import GradlabError
+from . import tree
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+METRICS = ("evaluation.json", "metrics.json")
+LARGEST = 1 << 20  # bytes: metrics are a short text
+
+
+def create(
+    top: Path, name: str, type: str, content: str, inputs: Mapping[str, Path], run: str
+) -> str:
+    """Register a model and give its id.
+
+    `content` says what holds it, such as `dataset NAME:VERSION`; metrics are taken from the
+    first evaluation.json or metrics.json at the top of an input.
+    """
+    if not NAME.fullmatch(name):
+        raise GradlabError(f"{name!r} can't be a model's name: use letters, digits, '.', '_', '-'")
+    id = "mo" + hashlib.sha256(f"{run} {name} {content}".encode()).hexdigest()[:13]
+    entry = {
+        "id": id,
+        "name": name,
+        "type": type,
+        "model": content,
+        "metrics": _metrics(inputs.values()),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    tree.write(top / name / f"{id}.json", json.dumps(entry, indent=1) + "\n")
+    return id
+
+
+def _metrics(folders: Iterable[Path]) -> dict[str, Any]:
+    places = [folder / name for name in METRICS for folder in folders]
+    for path in places:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST:
+            try:
+                found = json.loads(path.read_text("utf-8"))
+            except ValueError as error:
+                raise GradlabError(f"{path.name} is not JSON: {error}", exit_code=1) from error
+            if isinstance(found, dict):
+                return found
+    return {}

@@ -1,0 +1,169 @@
+"""What a job has written, checked, and put in its place.
+
+    <work>/drafts/<workflow>/<job>/outputs/<name>    what the job writes, kept until it succeeds
+                                   commit/<name>/    a dataset's next version, about to be moved
+    <work>/volumes/<workflow>/<job>/<name>           volumes, for as long as the run lasts
+
+Promises: outputs become visible only when the job has succeeded and all of them are sound.
+`collect` leaves everything where it is and says what is to become of it; once that is written
+down, `settle` does it, and may be killed and repeated at any moment with the same end.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import GradlabError
+from . import tree
+from .datasets import Store
+from .drafts import Mirror
+from .engines import DRAFTS
+from .journal import Content
+from .report import Mask
+from .spec import Job, Port
+
+LONGEST_STRING = 1 << 16  # bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a workflow's things lie: `kept` in the storage, `work` on the local disk."""
+
+    workflow: str
+    kept: Path
+    work: Path
+    slow: bool
+
+    @property
+    def record(self) -> Path:
+        """The folder of the run's record."""
+        return self.kept / "workflows" / self.workflow
+
+    def log(self, job: str) -> Path:
+        """The job's log file."""
+        return self.work / "workflows" / self.workflow / "logs" / f"{job}.log"
+
+    @property
+    def volumes(self) -> Path:
+        """The volumes of this run."""
+        return self.work / "volumes" / self.workflow
+
+    def volume(self, job: str, name: str) -> Path:
+        """One volume of this run."""
+        return self.volumes / job / name
+
+    def draft(self, job: str) -> Path:
+        """The folder in which a job works."""
+        return self.work / DRAFTS / self.workflow / job
+
+    def mirror(self, job: str) -> Mirror:
+        """The copy of a job's draft, for a local disk that may vanish."""
+        return Mirror(self.draft(job) / "outputs", self.kept / DRAFTS / self.workflow / job)
+
+    def discard_draft(self, job: str) -> None:
+        """Forget what a job wrote and didn't finish."""
+        tree.discard(self.draft(job))
+        if self.slow:
+            self.mirror(job).discard()
+
+
+def prepare(job: Job, place: Place) -> None:
+    """Make a job's folder, with what an earlier run of it that died has written."""
+    draft = place.draft(job.name)
+    tidy(draft)
+    for name in ("inputs", "tmp/home", "commit", "outputs"):
+        (draft / name).mkdir(parents=True, exist_ok=True)
+    for name, port in job.outputs.items():
+        tree.discard(place.volume(job.name, name))
+        path = draft / "outputs" / name
+        if path.is_symlink() or path.is_file():
+            path.unlink()  # what an earlier run put in the place of a folder, or its string
+        if port.type != "string":
+            path.mkdir(exist_ok=True)
+
+
+def tidy(draft: Path) -> None:
+    """Remove all but the outputs from a job's folder."""
+    for name in ("inputs", "tmp", "commit"):
+        tree.discard(draft / name)
+
+
+def collect(job: Job, place: Place, store: Store, mask: Mask, source: str) -> dict[str, Content]:
+    """Check what a job has written and say what each output is to become.
+
+    Raises GradlabError for an output that was never written, leads out of itself, or is no
+    small UTF-8 text where it has to be.
+    """
+    draft, contents = place.draft(job.name), {}
+    for name, port in job.outputs.items():
+        try:
+            contents[name] = _collect(name, port, draft, store, mask, source)
+        except GradlabError as error:
+            raise GradlabError(f"output {name!r} ({port.type}): {error}", exit_code=1) from error
+    return contents
+
+
+def _collect(name: str, port: Port, draft: Path, store: Store, mask: Mask, source: str) -> Content:
+    path = draft / "outputs" / name
+    if port.type == "string":
+        return Content("string", _text(name, path, mask))
+    if path.is_symlink() or not path.is_dir():
+        raise GradlabError(f"/outputs/{name} is no longer a folder")
+    content = tree.scan(path)
+    if port.type == "volume":
+        return Content("volume", content.digest)
+    if not content.files:
+        raise GradlabError(f"nothing was written to /outputs/{name}")
+    tree.flush_all(content, path)
+    version = store.plan(port.ref or "", content, source)
+    tree.write(draft / "commit" / name / "manifest.json", version.to_text())
+    return Content("dataset", str(version))
+
+
+def _text(name: str, path: Path, mask: Mask) -> str:
+    if not os.path.lexists(path):
+        raise GradlabError(f"the file /outputs/{name} was not written")
+    if not stat.S_ISREG(path.lstat().st_mode):  # nor a link to somewhere else
+        raise GradlabError(f"/outputs/{name} is not a file; write the text to it")
+    with open(path, "rb") as file:
+        data = file.read(LONGEST_STRING + 1)
+    if len(data) > LONGEST_STRING:
+        raise GradlabError(f"/outputs/{name} is larger than {tree.human(LONGEST_STRING)}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise GradlabError(f"/outputs/{name} is not text in UTF-8") from None
+    if mask(text) != text:
+        raise GradlabError(f"/outputs/{name} holds the value of a secret")
+    return text
+
+
+def remarks(job: Job, place: Place, contents: dict[str, Content]) -> Iterator[str]:
+    """Say what looks like a mistake in what a job that succeeded has written."""
+    outputs = place.draft(job.name) / "outputs"
+    for name in sorted(set(os.listdir(outputs)) - set(job.outputs)):
+        yield f"warning: /outputs/{name} is not kept: the job declares no such output"
+    for name, content in contents.items():
+        if content.type == "volume" and content.value == tree.Tree().digest:
+            yield f"warning: the volume /outputs/{name} is empty"
+
+
+def settle(job: str, contents: dict[str, Content], place: Place, store: Store) -> bool:
+    """Put a job's outputs in their places; False where the draft is gone that held them."""
+    draft = place.draft(job)
+    for name, content in contents.items():
+        written, box = draft / "outputs" / name, draft / "commit" / name
+        if content.type == "volume" and written.exists():
+            place.volume(job, name).parent.mkdir(parents=True, exist_ok=True)
+            written.rename(place.volume(job, name))
+        if content.type == "dataset" and not store.exists(content.value):
+            if not (box / "manifest.json").exists():
+                return False
+            if not (box / "data").exists():
+                written.rename(box / "data")
+            store.commit(content.value, box)
+    return True

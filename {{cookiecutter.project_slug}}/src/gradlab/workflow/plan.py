@@ -1,0 +1,194 @@
+"""What a run needs, found and checked before anything runs.
+
+Promises: an input without a value, a dataset without a version, a secret that isn't set, a name
+that can't be a folder's and an action that the engine can't do are errors here, each with the
+way out, and never after hours of training.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from graphlib import TopologicalSorter
+
+from .. import session
+from ..errors import GradlabError
+from . import actions
+from .datasets import NoVersion, Reference, Store
+from .engines import choose
+from .jobs import Workshop, wanted_secrets
+from .journal import Content, Journal, Run
+from .outputs import Place
+from .process import Stop
+from .report import Console, table
+from .repository import Repository
+from .spec import Job, Port, Spec
+
+NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
+
+
+def select(spec: Spec, name: str | None) -> list[Job]:
+    """Give the jobs to run in an order that `needs` allows: all, or one with what it needs."""
+    if name is not None and name not in spec.jobs:
+        raise GradlabError(f"{spec.path} has no job {name!r}; its jobs are {', '.join(spec.jobs)}")
+    order = list(TopologicalSorter({j.name: j.needs for j in spec.jobs.values()}).static_order())
+    wanted = set(order) if name is None else {name}
+    for job in reversed(order):
+        if job in wanted:
+            wanted.update(spec.jobs[job].needs)
+    return [spec.jobs[job] for job in order if job in wanted]
+
+
+def open_workshop(
+    spec: Spec, selected: Sequence[Job], inputs: Sequence[str], engine_name: str, console: Console
+) -> Workshop:
+    """Find all that the jobs need, but the versions of datasets."""
+    root = session.project_root()
+    project = session.project_name(root)
+    storage = session.storage(project)
+    work = session.scratch(project) if storage.slow else storage.path
+    place = Place(_safe(spec.path.stem), storage.path, work, storage.slow)
+    images = {str(job.parameters["image"]) for job in selected if "image" in job.parameters}
+    engine, passed_over = choose(engine_name, sorted(images))
+    for job in selected:
+        for name in (job.name, *job.inputs, *job.outputs):
+            _safe(name)
+        if found := actions.problem(job, engine):
+            raise GradlabError(f"{spec.path}:{job.mark.line}: job {job.name!r}: {found}")
+    repository = Repository(root, storage.path)
+    workshop = Workshop(
+        spec=spec,
+        place=place,
+        run=Run(),
+        journal=Journal(place.record),
+        store=Store(storage, work),
+        engine=engine,
+        repository=repository,
+        given=_given(spec, selected, inputs),
+        secrets=_secrets(selected),
+        event={"url": repository.url, "ref": repository.commit("HEAD"), **_event(spec)},
+        console=console,
+        stop=Stop(),
+    )
+    console.line(f"workflow {spec.path.stem} of {root}, storage {storage.path} ({storage.why})")
+    console.line(f"engine {engine.name}" + (f": {engine.caveat}" if engine.caveat else ""))
+    for line in passed_over if engine.name == "paths" else ():
+        console.line(f"  not {line}")
+    return workshop
+
+
+def _safe(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise GradlabError(f"{name!r} can't be a folder's name: use letters, digits, '.', '_', '-'")
+    return name
+
+
+def _secrets(selected: Sequence[Job]) -> dict[str, str]:
+    wanted = sorted({name for job in selected for name in wanted_secrets(job)})
+    if missing := [name for name in wanted if not os.environ.get(name)]:
+        raise GradlabError(
+            f"the secret {', '.join(missing)} is missing: set an environment variable of that name"
+        )
+    return {name: os.environ[name] for name in wanted}
+
+
+def _event(spec: Spec) -> dict[str, str]:
+    """Give what the spec itself says about context.event.github."""
+    event = spec.context.get("event")
+    github = event.get("github") if isinstance(event, dict) else None
+    said = github.items() if isinstance(github, dict) else ()
+    return {str(key): str(value) for key, value in said}
+
+
+def _given(spec: Spec, selected: Sequence[Job], arguments: Sequence[str]) -> dict[str, Content]:
+    """Give the workflow's inputs that the jobs use; of datasets the reference."""
+    values = {}
+    for argument in arguments:
+        name, equals, values[name] = argument.partition("=")
+        if not equals:
+            raise GradlabError(f"--input {argument}: write NAME=VALUE")
+        if name not in spec.inputs:
+            known = ", ".join(spec.inputs) or "none"
+            raise GradlabError(f"{spec.path} has no input {name!r}; its inputs: {known}")
+    sources = [port.source for job in selected for port in job.inputs.values() if port.source]
+    given = {}
+    for name in sorted({name for job, name in sources if job == "workflow"}):
+        port = spec.inputs[name]
+        value = values.get(name, port.ref if port.type == "dataset" else port.value)
+        if value is None and not port.optional:
+            raise GradlabError(
+                f"{spec.path}:{port.mark.line}: the input {name!r} has no value: "
+                f"gradlab run {spec.path.stem} --input {name}=VALUE"
+            )
+        given[name] = Content(port.type, value or "")
+    return given
+
+
+def look_up(workshop: Workshop, selected: Sequence[Job]) -> None:
+    """Find the version of each dataset that comes from outside, once per run.
+
+    Raises GradlabError for one that has none, unless the input is optional or the dataset is
+    one that the job makes itself: then it finds an empty folder.
+    """
+    datasets, store = workshop.run.datasets, workshop.store
+    for job, reference, optional in _references(workshop, selected):
+        recorded = datasets.get(reference)
+        if recorded is None or not store.exists(recorded):
+            datasets[reference] = _find(store, job, reference, optional)
+        found = datasets[reference] or f"nothing yet: job {job.name!r} finds an empty folder"
+        workshop.console.line(f"dataset {reference} is {found}")
+        newest = store.find(reference) if recorded and datasets[reference] else None
+        if newest and str(newest) != recorded:
+            workshop.console.line(f"  as when this run began; {newest} has come since")
+    for name, content in workshop.given.items():
+        if content.type == "dataset" and content.value:
+            workshop.given[name] = Content("dataset", datasets[content.value] or "")
+
+
+def _references(workshop: Workshop, selected: Sequence[Job]) -> Iterator[tuple[Job, str, bool]]:
+    """Give each reference to a dataset from outside, the first job that reads it, if optional."""
+    seen = {""}
+    for job in selected:
+        for port in job.inputs.values():
+            if port.source and port.source[0] == "workflow":
+                name = port.source[1]
+                port, given = workshop.spec.inputs[name], workshop.given[name]
+                reference = given.value if port.type == "dataset" else ""
+            else:
+                reference = (port.ref or "") if port.type == "dataset" else ""
+            if reference not in seen:
+                seen.add(reference)
+                yield job, reference, port.optional
+
+
+def _find(store: Store, job: Job, reference: str, optional: bool) -> str | None:
+    try:
+        return str(store.find(reference))
+    except NoVersion as error:
+        wanted = Reference.parse(reference)
+        made = {Reference.parse(p.ref).name for p in job.outputs.values() if p.ref}
+        if optional or (wanted.version == "latest" and wanted.name in made):
+            return None
+        raise GradlabError(f"job {job.name!r}: {error}") from None
+
+
+def show(workshop: Workshop, selected: Sequence[Job]) -> None:
+    """Print what would be done."""
+    rows = [("job", "action", "inputs", "outputs", "would be")]
+    reused: set[str] = set()
+    for job in selected:
+        if set(job.needs) <= reused and workshop.reusable(job):
+            reused.add(job.name)
+        inputs = [f"{name} ({_origin(workshop, port)})" for name, port in job.inputs.items()]
+        outputs = [f"{name} ({port.ref or port.type})" for name, port in job.outputs.items()]
+        verdict = "reused" if job.name in reused else "run"
+        rows.append((job.name, job.uses, ", ".join(inputs), ", ".join(outputs), verdict))
+    for line in table(rows):
+        workshop.console.line(line)
+
+
+def _origin(workshop: Workshop, port: Port) -> str:
+    if port.source and port.source[0] != "workflow":
+        return f"of {port.source[0]}"
+    return workshop.input(port).value or "empty"

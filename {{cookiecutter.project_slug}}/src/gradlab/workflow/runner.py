@@ -1,0 +1,192 @@
+"""Runs a Gradient Workflow spec on this machine, with the meaning that it has at the service.
+
+Promises: jobs run in the order of `needs`, independent ones at once where the engine allows it;
+one that fails stops only those that need it. What has succeeded is not done again after an
+interruption; a run that completed starts anew the next time. A signal is passed on to the jobs,
+and what they have written stays for the next run. A job's `timeout` is not enforced, for its
+unit is not documented.
+
+Exit codes: 0 all that was asked for succeeded, 1 a job failed, 2 a mistake in what was asked
+for, 128 + N ended by signal N.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from types import FrameType
+from typing import Annotated, Literal
+
+import tyro
+
+from .. import session
+from ..errors import GradlabError
+from . import check, plan, tree
+from . import spec as specs
+from .datasets import usable
+from .jobs import Result, Workshop
+from .journal import Run
+from .outputs import Place
+from .process import Stop
+from .report import Console, duration, table
+from .spec import Job
+
+EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_command(
+    name: Annotated[str, tyro.conf.Positional],
+    job: str | None = None,
+    input: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    engine: EngineName = "auto",
+    fresh: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Run a workflow of this project here; the same command carries on what was interrupted.
+
+    Args:
+        name: Of .gradient/workflows/NAME.yaml.
+        job: Run this job only, with those that it needs.
+        input: NAME=VALUE of an input of the workflow: a text, or a reference to a dataset.
+        engine: Where jobs run; auto takes the first of the others that works here.
+        fresh: Run all jobs from their beginning, whatever an earlier run has done.
+        dry_run: Show what would be done, and do nothing.
+    """
+    spec = check.load(specs.find(name, session.project_root()))
+    selected = plan.select(spec, job)
+    console = Console()
+    workshop = plan.open_workshop(spec, selected, input, engine, console)
+    if dry_run:
+        _begin(workshop, selected, fresh, dry=True)
+        plan.show(workshop, selected)
+        return 0
+    place = workshop.place
+    with usable(place.kept), _locked(place, console), _signals(workshop.stop):
+        _begin(workshop, selected, fresh)
+        results = _run_all(workshop, selected)
+        return _finish(workshop, results)
+
+
+@contextmanager
+def _locked(place: Place, console: Console) -> Iterator[None]:
+    """Keep a second runner of the same workflow away from the same storage."""
+    # Other machines see only the storage; but network storage may have no locks.
+    folder = place.work / "workflows" / place.workflow
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            # A record lock: unlike that of flock, no child process inherits it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GradlabError(
+                f"another gradlab run of {place.workflow!r} is at work on {place.kept}; "
+                "wait for it, or end it"
+            ) from None
+        except OSError as error:
+            console.line(f"no lock on {folder} ({error}): run only one of this workflow at a time")
+        yield
+
+
+@contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """Pass signals to the jobs for as long as they run, but those that are ignored (nohup)."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop(number)
+
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool = False) -> None:
+    """Take up the last run if it was interrupted, else begin a new one."""
+    last, console = workshop.journal.load(), workshop.console
+    workshop.run = last or Run()
+    for name in () if dry else list(workshop.run.jobs):
+        workshop.recover(name)
+    workshop.resumed = last is not None and not last.finished and not fresh
+    if workshop.resumed:
+        done = ", ".join(workshop.run.jobs) or "none"
+        console.line(f"carries on run {workshop.run.id} of {workshop.run.started}; done: {done}")
+    else:
+        workshop.run = Run()
+    plan.look_up(workshop, selected)
+    if dry:
+        return
+    if not workshop.resumed:
+        tree.discard(workshop.place.volumes)
+    for job in selected if fresh else ():
+        workshop.place.discard_draft(job.name)
+    workshop.journal.save(workshop.run)
+
+
+def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
+    """Run the jobs, each as soon as those that it needs have succeeded."""
+    sorter = TopologicalSorter({job.name: job.needs for job in selected})
+    sorter.prepare()
+    jobs, results = {job.name: job for job in selected}, dict[str, Result]()
+    running: dict[Future[Result], str] = {}
+    with ThreadPoolExecutor(session.cpus() if workshop.engine.parallel else 1) as pool:
+        while sorter.is_active():
+            for name in sorter.get_ready():
+                if reason := _reason_to_skip(jobs[name], results):
+                    results[name] = Result("skipped", message=reason)
+                    sorter.done(name)
+                else:
+                    running[pool.submit(workshop.do, jobs[name])] = name
+            if not running:
+                continue
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                results[name] = future.result()
+                sorter.done(name)
+    return results
+
+
+def _reason_to_skip(job: Job, results: Mapping[str, Result]) -> str:
+    broken = [name for name in job.needs if results[name].state not in ("ran", "reused")]
+    return f"it needs {', '.join(broken)}" if broken else ""
+
+
+def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
+    """Print what became of each job and give the exit code."""
+    succeeded = all(result.state in ("ran", "reused") for result in results.values())
+    if succeeded:
+        workshop.run.finished = True
+        workshop.journal.save(workshop.run)
+        tree.discard(workshop.place.volumes)
+    rows = [("job", "state", "time", "result")]
+    for name, result in results.items():
+        rows.append((name, result.state, duration(result.seconds), _summary(result)))
+    console = workshop.console
+    for line in ("", *table(rows)):
+        console.line(line)
+    for name, result in results.items():
+        if result.state == "failed":
+            for line in ("", f"{name} failed: {result.message}. Its last lines:", *result.tail):
+                console.line(line)
+            console.line(f"all of them: {workshop.place.log(name)}")
+    if not succeeded:
+        console.line("What was done is kept: the same command carries on from here.")
+    if workshop.stop.signal:
+        return 128 + workshop.stop.signal
+    return 0 if succeeded else 1
+
+
+def _summary(result: Result) -> str:
+    """Say in a few words what a job has made."""
+    parts = [result.message] if result.message else []
+    for name, content in result.contents.items():
+        text = " ".join(content.value.split())[:60]
+        parts.append({"dataset": text, "string": f"{name}={text}"}.get(content.type, name))
+    return ", ".join(parts)
