@@ -12,7 +12,7 @@ KIT := {{cookiecutter.project_slug}}/src/gradlab
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(READY) ## Generate a project in ./demo and train it; give it again to carry on
+demo: $(READY) ## Generate a project in ./demo and run its workflow; give it again to carry on
 	@$(RUN)python scripts/demo.py
 
 test: $(READY) ## Run all tests (TESTS="-m 'not slow'" for the fast ones)

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 
 
-class CatalogueError(CookiecutterException):
+class CatalogueError(CookiecutterException):  # type: ignore[misc]
     """A catalogue file that is missing or can't be read."""
 
 

@@ -111,13 +111,13 @@ def bare_loop() -> float:
         config.batch_size,
         # One sampler for all epochs, so that workers start once, as in the project.
         sampler=torch.utils.data.RandomSampler(data, num_samples=total * config.batch_size),
-        num_workers=min(4, os.cpu_count() or 1),
+        num_workers=min(4, max(1, (os.cpu_count() or 2) - 1)),
     )
     stamps: list[float] = []
     for inputs, targets in loader:
         stamps.append(time.perf_counter())
         loss = cross_entropy(network(inputs), targets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from cookiecutter.main import cookiecutter
 
+from .lab import Lab
+
 TEMPLATE = Path(__file__).resolve().parents[1]
 Bake = Callable[..., Path]
 
@@ -29,6 +31,12 @@ def bake(tmp_path: Path) -> Bake:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project of the default answers."""
     return generate(tmp_path_factory.mktemp("project"), {})
+
+
+@pytest.fixture
+def lab(project: Path, tmp_path: Path) -> Lab:
+    """The default project with a storage of its own."""
+    return Lab(project, tmp_path / "storage")
 
 
 def generate(folder: Path, answers: dict[str, Any]) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .conftest import SMALL, STEPS, Lab
+from ..lab import SMALL, STEPS, Lab
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import STEPS, Lab
+from ..lab import STEPS, Lab
 
 
 def flip_a_byte(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from .conftest import STEPS, Lab
+from ..lab import STEPS, Lab
 
 PER_EPOCH = STEPS // 12
 KILLS = 10

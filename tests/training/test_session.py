@@ -11,7 +11,7 @@ import pytest
 from gradlab import devices, session
 from gradlab.errors import GradlabError
 
-from .conftest import Lab
+from ..lab import Lab
 
 GRADIENT = {"PAPERSPACE_NOTEBOOK_REPO_ID": "r1"}
 COLAB = {"COLAB_RELEASE_TAG": "release-colab_20260819", "COLAB_GPU": ""}

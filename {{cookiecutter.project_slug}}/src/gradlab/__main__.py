@@ -1,16 +1,31 @@
-"""The kit's commands: gradlab doctor, each with --help."""
+"""The kit's commands, each with --help: doctor, check, show, run, datasets, compare."""
 
 from __future__ import annotations
 
 import sys
 
+from .command import Command
 from .command import main as run
+from .compare import compare_command
 from .doctor import doctor_command
+from .workflow.check import check_command
+from .workflow.datasets import datasets_command
+from .workflow.runner import run_command
+from .workflow.show import show_command
+
+COMMANDS: list[Command] = [
+    doctor_command,
+    check_command,
+    show_command,
+    run_command,
+    datasets_command,
+    compare_command,
+]
 
 
 def main() -> int:
     """Run the command that the command line names."""
-    return run("gradlab", [doctor_command])
+    return run("gradlab", COMMANDS)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tyro
 
 from .errors import GradlabError
 
 Command = Callable[..., int]
+Settings = dict[str, Any]
 
 
 def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
@@ -30,3 +32,12 @@ def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | N
         if os.environ.get("RANK", "0") == "0":
             print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def flat(settings: Settings, prefix: str = "") -> Settings:
+    """Name nested settings as the command line does: model.width."""
+    found: Settings = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found

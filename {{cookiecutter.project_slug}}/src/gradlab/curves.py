@@ -71,6 +71,18 @@ def _label(axes: Axes, title: str) -> None:
         axes.legend(frameon=False)
 
 
+def compare_curves(points: Points, picture: Path) -> None:
+    """Draw one curve for each run, the best first, over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, values in points.items():
+        axes.plot(*zip(*values, strict=True), marker=".", label=name)
+    _label(axes, "Validation accuracy")
+    write_durably(picture, _png(figure))
+
+
 def confusion_matrix(counts: np.ndarray[Any, Any], labels: list[str], picture: Path) -> None:
     """Draw a confusion matrix: counts of shape (classes, classes), true classes in rows."""
     from matplotlib.figure import Figure

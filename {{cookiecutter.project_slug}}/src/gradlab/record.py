@@ -20,6 +20,7 @@ from .files import remove
 
 Values = dict[str, float]
 State = dict[str, Any]
+EVENTS = ("events", "events_offset")
 
 
 class Appender:
@@ -83,25 +84,23 @@ class Record:
     def flush(self) -> None:
         """Hand everything to the operating system, where it survives the process."""
         self._lines.flush()
-        self._events.file.flush()
+        self._events.flush()
 
     def state(self) -> State:
         """Give what a checkpoint needs to go on from here: plain values."""
         self._lines.sync()
-        self._events.file.flush()
+        self._events.flush()
         return {
             "step": self._step,
             "offset": self._lines.offset,
             "tail": self._lines.pending.decode(),
-            "events": self._events.file.path.name,
-            # Events that could not be written are made anew from the lines.
-            "events_offset": -1 if self._events.file.pending else self._events.file.offset,
+            **self._events.state(),
         }
 
     def close(self) -> None:
         """Flush and close the files."""
         self._lines.close()
-        self._events.file.close()
+        self._events.close()
 
 
 def _position(path: Path, state: State | None) -> tuple[int, bytes]:
@@ -131,14 +130,13 @@ class Events:
     """TensorBoard's event files: a new one for each session, the earlier ones cut and kept."""
 
     def __init__(self, folder: Path, lines: Path, state: State | None) -> None:
-        whole = self._cut(folder, state)
-        self.file = Appender(folder / f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}")
-        self._write(file_version="brain.Event:2")
-        if state and not whole:
+        self._folder = folder
+        self._file: Appender | None = None  # made with the first event
+        self._step = state["step"] if state else 0
+        self._saved = {name: state[name] for name in EVENTS} if state else {}
+        if not self._cut(folder, state) and state:
             for known in read(lines, end=state["offset"])[0]:
                 self.add(int(known.pop("step")), known)
-        if state:
-            self._restart(state["step"])
 
     def _cut(self, folder: Path, state: State | None) -> bool:
         """Remove all events after the saved step; tell whether those before it are there."""
@@ -152,12 +150,6 @@ class Events:
         if whole and last:
             os.truncate(last, offset)
         return whole
-
-    def _restart(self, step: int) -> None:
-        """Make a TensorBoard that is open forget the steps that are done again."""
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-
-        self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, step: int, values: Values) -> None:
         """Record the values of a step as scalars."""
@@ -173,4 +165,33 @@ class Events:
         buffer = io.BytesIO()
         event = Event(wall_time=time.time(), **fields)
         RecordWriter(buffer).write(event.SerializeToString())
-        self.file.append(buffer.getvalue())
+        (self._file or self._open()).append(buffer.getvalue())
+
+    def _open(self) -> Appender:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        name = f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}"
+        self._file = Appender(self._folder / name)
+        self._write(file_version="brain.Event:2")
+        if self._step:
+            # Makes a TensorBoard that is open forget the steps that are done again.
+            start = SessionLog(status=SessionLog.START)
+            self._write(step=self._step + 1, session_log=start)
+        return self._file
+
+    def flush(self) -> None:
+        """Hand the events to the operating system."""
+        if self._file:
+            self._file.flush()
+
+    def state(self) -> State:
+        """Give the last file and how far it is whole; events that failed are made anew."""
+        if not self._file:
+            return self._saved
+        offset = -1 if self._file.pending else self._file.offset
+        return dict(zip(EVENTS, (self._file.path.name, offset), strict=True))
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        if self._file:
+            self._file.close()

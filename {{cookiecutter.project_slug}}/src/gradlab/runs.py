@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from . import session
 from .checkpoint import Store
+from .command import flat
 from .curves import Curves
 from .errors import GradlabError, note
 from .files import prepare, write_durably
@@ -82,7 +83,7 @@ class Run:
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
 
     def _compare(self, then: State) -> None:
-        old, new = _flat(then), _flat(self.settings)
+        old, new = flat(then), flat(self.settings)
         names = [name for name in old | new if old.get(name) != new.get(name)]
         if names:
             rows = [(name, old.get(name, "-"), new.get(name, "-")) for name in names]
@@ -204,15 +205,6 @@ def open_run(project: str, name: str, settings: State, fresh: bool, seconds: flo
     run = Run(work, kept, settings, seconds)
     run.resume()
     return run
-
-
-def _flat(settings: State, prefix: str = "") -> State:
-    """Name nested settings as the command line does: model.width."""
-    flat: State = {}
-    for name, value in settings.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
 
 
 def _lock(path: Path, name: str) -> None:

@@ -34,7 +34,7 @@ class TrainConfig:
     max_minutes: float | None = field(default=None, metadata=FREE)
     """Save and stop after this time; the same command carries on."""
     workers: int | None = field(default=None, metadata=FREE)
-    """Processes that load and augment the data (as many as there are CPUs, at most 4)."""
+    """Processes that load and augment the data (one less than there are CPUs, at most 4)."""
     device: Device = field(default="auto", metadata=FREE)
     """Where to compute (the fastest that works)."""
     save_seconds: float = field(default=5.0, metadata=FREE)

@@ -71,7 +71,8 @@ class Trainer:
         self.config, self.world, self.data, self.run = config, world, data, run
         self.device = world.device
         self.precision = devices.choose_precision(self.device, config.precision)
-        self.workers = min(4, session.cpus()) if config.workers is None else config.workers
+        spare = min(4, max(1, session.cpus() - 1))
+        self.workers = spare if config.workers is None else config.workers
         keyed.seed_generators(keyed.key(config.seed, "weights"))
         self.network = devices.place(build(config.model), self.device)
         self.optimizer = torch.optim.AdamW(

@@ -1,0 +1,118 @@
+"""A project with a storage of its own, whose commands are run, killed and run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# A run of a second or two: loader workers, augmentation and dropout as in the default one.
+SMALL = [
+    "--epochs",
+    "12",
+    "--evaluate-every",
+    "1",
+    "--batch-size",
+    "32",
+    "--model.width",
+    "8",
+    "--workers",
+    "2",
+]
+STEPS = 12 * (1078 // 32)
+
+
+@dataclass
+class Lab:
+    """A generated project, the storage it uses and what the environment adds."""
+
+    project: Path
+    storage: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def package(self) -> str:
+        text = (self.project / "pyproject.toml").read_text("utf-8")
+        return str(tomllib.loads(text)["project"]["name"])
+
+    def folder(self, name: str = "default") -> Path:
+        return self.storage / "runs" / name
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a Python module of the project in a process group of its own."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
+        # One thread: many tests share the cores, and the number of threads alters the bits.
+        clean |= {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+        env = {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=self.project,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run a module to its end and give what it printed; the exit code must be as expected."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == code, output
+        return output
+
+    def train(self, *options: str, code: int = 0) -> str:
+        return self.run(self.package, "train", *SMALL, *options, code=code)
+
+    def train_until(
+        self,
+        reached: Callable[[], object],
+        *options: str,
+        number: signal.Signals = signal.SIGKILL,
+        whole_group: bool = True,
+    ) -> str:
+        """Train, send a signal once something is reached, and give what was printed."""
+        process = self.start(self.package, "train", *SMALL, *options)
+        while process.poll() is None and not reached():
+            time.sleep(0.001)
+        for pid in descendants(process.pid) if whole_group else []:
+            os.kill(pid, number)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+        return output
+
+    def steps(self, name: str = "default") -> list[int]:
+        """List the steps in metrics.jsonl."""
+        lines = (self.folder(name) / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["step"] for line in lines]
+
+    def recorded(self, name: str = "default") -> int:
+        """Count the steps in metrics.jsonl, which may be half written."""
+        try:
+            return (self.folder(name) / "metrics.jsonl").read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+
+    def saves(self, name: str = "default") -> list[Path]:
+        """List the saves, the oldest first."""
+        return sorted((self.folder(name) / "saves").glob("*.pt"))
+
+    def sha(self, name: str = "default", file: str = "model.safetensors") -> str:
+        return hashlib.sha256((self.folder(name) / file).read_bytes()).hexdigest()
+
+
+def descendants(pid: int) -> list[int]:
+    """List the processes below a process; torchrun's are in sessions of their own."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [p for child in map(int, children) for p in (child, *descendants(child))]

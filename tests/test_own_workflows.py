@@ -1,0 +1,96 @@
+"""The workflows that a generated project brings, run as its user runs them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from gradlab.workflow.check import check
+
+from .conftest import Bake
+from .lab import Lab, descendants
+from .workflow.conftest import needs_bubblewrap
+
+KILLS = 10
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def newest(lab: Lab, dataset: str) -> Path:
+    versions = (lab.storage / "datasets" / dataset).iterdir()
+    return max(versions, key=lambda path: int(path.name[1:].partition("-")[0])) / "data"
+
+
+@pytest.mark.parametrize("machine", ["P4000", "A100-80G", "C5"])
+def test_the_workflows_have_no_finding_on_any_kind_of_machine(bake: Bake, machine: str) -> None:
+    for path in (bake(gradient_machine=machine) / ".gradient/workflows").iterdir():
+        assert check(path) == []
+
+
+def test_the_readme_shows_the_workflow_as_it_is(project: Path, lab: Lab) -> None:
+    (shown,) = re.findall(r"```mermaid\n(.*?)```", (project / "README.md").read_text(), re.S)
+    assert shown.strip() == lab.run("gradlab", "show", "train", "--mermaid").strip()
+
+
+@pytest.mark.slow
+@needs_bubblewrap
+def test_train_under_bubblewrap_ends_with_the_model_of_the_plain_command(lab: Lab) -> None:
+    lab.env = {"GRADLAB_NETWORK": "off", "PIP_NO_INDEX": "1"}
+    output = lab.run("gradlab", "run", "train", "--engine", "bubblewrap")
+    run = newest(lab, f"{lab.package}-run") / "runs" / "train"
+    lab.run(lab.package, "train", "--name", "plain")
+    assert sha(run / "model.safetensors") == lab.sha("plain")
+    (entry,) = (lab.storage / "models" / lab.package).glob("*.json")
+    model = json.loads(entry.read_text())
+    assert model["metrics"]["accuracy"] >= 0.97
+    assert model["id"] in output and model["model"].split()[-1] in output
+    assert "of 360 test examples right" in output
+    best = newest(lab, f"{lab.package}-model") / "best.safetensors"
+    assert sha(best) == lab.sha("plain", "best.safetensors")
+
+
+@pytest.mark.slow
+@needs_bubblewrap
+def test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time(lab: Lab) -> None:
+    lab.run(lab.package, "train", "--name", "plain")
+    moment = random.Random(3)
+    for _ in range(KILLS):
+        process = lab.start("gradlab", "run", "train")
+        end = time.monotonic() + moment.uniform(0.2, 9)
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        for pid in [process.pid, *descendants(process.pid)]:
+            subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
+        process.communicate()
+        assert "DAMAGED" not in lab.run("gradlab", "datasets", "verify")
+    lab.run("gradlab", "run", "train")
+    run = newest(lab, f"{lab.package}-run") / "runs" / "train"
+    assert sha(run / "model.safetensors") == lab.sha("plain")
+    assert sha(run / "metrics.jsonl") == lab.sha("plain", "metrics.jsonl")
+
+
+@pytest.mark.slow
+def test_the_sweep_keeps_the_best_model_and_shows_the_comparison(lab: Lab) -> None:
+    output = lab.run("gradlab", "run", "sweep")
+    best = newest(lab, f"{lab.package}-sweep")
+    header, *rows = (best / "comparison.csv").read_text().splitlines()
+    assert header == "run,learning_rate,val_accuracy,val_loss,epoch"
+    assert sorted(row.split(",")[0] for row in rows) == ["fast", "middle", "slow"]
+    assert rows[0].split(",")[2] == max(row.split(",")[2] for row in rows)
+    assert f"The best is {rows[0].split(',')[0]}" in output
+    assert (best / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    assert (best / "best.safetensors").stat().st_size > 10_000
+
+
+def test_a_folder_that_is_no_run_is_not_compared(lab: Lab, tmp_path: Path) -> None:
+    output = lab.run("gradlab", "compare", str(tmp_path), code=2)
+    assert f"{tmp_path} is not the folder of a run that has ended: no config.json." in output
