@@ -1,6 +1,6 @@
 """What surviving costs: ratios of interleaved timings, as medians, printed as a table.
 
-python benchmarks/training.py [--rounds 9]
+python benchmarks/training.py [--rounds 5]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 PACKAGE = "benchmarked"
-EPOCHS = 40
+EPOCHS = 20
 NEVER = 1e9
 Times = dict[str, list[float]]
 
@@ -31,7 +31,7 @@ Times = dict[str, list[float]]
 def main() -> None:
     """Generate a project, time it and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="timings of each kind")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each kind")
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         answers = {"project_slug": PACKAGE}

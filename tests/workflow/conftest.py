@@ -104,7 +104,7 @@ def make_project(tmp_path: Path) -> Callable[[str], Project]:
     def make(name: str = "demo") -> Project:
         root = tmp_path / name
         root.mkdir()
-        (root / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
+        (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
         kept = ("PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV", "GRADLAB_NETWORK")
         env = {key: os.environ[key] for key in kept if key in os.environ}
         storage = root / "storage"

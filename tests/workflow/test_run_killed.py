@@ -218,5 +218,10 @@ def check_the_end(project: Project, seed: int) -> None:
 
 
 def done(project: Project) -> bool:
-    records = sorted((project.storage / "workflows" / "train").glob("run-*.json"))
-    return bool(records) and json.loads(records[-1].read_text())["finished"]
+    """Tell whether the last run has completed; the newest record may be cut off."""
+    for record in sorted((project.storage / "workflows" / "train").glob("run-*.json"))[::-1]:
+        try:
+            return bool(json.loads(record.read_text())["finished"])
+        except ValueError:
+            continue
+    return False

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 import time
 import tomllib
@@ -60,9 +61,17 @@ def service() -> str:
         return "gradient-notebook"
     if "PAPERSPACE_FQDN" in env and Path("/notebooks").is_dir():
         return "gradient-notebook"
-    if Path("/inputs").is_dir() and Path("/outputs").is_dir():
+    if _is_real_folder("/inputs") and _is_real_folder("/outputs"):
         return "gradient-workflow"
     return "local"
+
+
+def _is_real_folder(path: str) -> bool:
+    # Not a link: with links of these names `gradlab run` lends a machine to one of its jobs.
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -45,6 +45,7 @@ PASSED_ON_HERE = re.compile(  # with values that hold on this machine's system o
 )
 # Not within a longer name or path: $ROOT/inputs and /inputs-old are something else.
 ROOTS = re.compile(r"(?<![\w./})*~-])/(inputs|outputs)(?![\w.-])")
+PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 GPU_DEVICES = ("nvidia*", "dri", "kfd")
 
 
@@ -259,19 +260,15 @@ class Paths:
 
     @contextmanager
     def launch(self, task: Task) -> Iterator[Launch]:
-        safe = re.fullmatch(r"[\w./+-]+", tempfile.gettempdir())
-        with tempfile.TemporaryDirectory(prefix="gradlab-", dir=None if safe else "/tmp") as top:
-            # A short path without a space or quote, for it lands in the middle of a script.
-            for place in PLACES:
-                Path(top, place).symlink_to(task.folder / place)
+        with _plain(task.folder) as folder:
 
             def real(text: str) -> str:
-                return ROOTS.sub(rf"{top}/\1", text)
+                return ROOTS.sub(rf"{folder}/\1", text)
 
             env = {key: real(value) for key, value in task.env.items()} | {
                 process.MARK: task.mark,
-                "GRADLAB_INPUTS": f"{top}/inputs",
-                "GRADLAB_OUTPUTS": f"{top}/outputs",
+                "GRADLAB_INPUTS": f"{folder}/inputs",
+                "GRADLAB_OUTPUTS": f"{folder}/outputs",
             }
             here = replace(
                 task,
@@ -280,9 +277,21 @@ class Paths:
                 program=tuple(map(real, task.program)),
                 args=tuple(map(real, task.args)),
             )
-            tmp = str(task.folder / "tmp")
-            env = _host_env(here, f"{tmp}/home", began=session.started())
-            yield Launch(here.command(tmp), env)
+            env = _host_env(here, f"{folder}/tmp/home", began=session.started())
+            yield Launch(here.command(f"{folder}/tmp"), env)
+
+
+@contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """Give a path to a folder without a space or quote, for it lands in the middle of scripts."""
+    if PLAIN.fullmatch(str(folder)):
+        yield folder
+        return
+    temporary = tempfile.gettempdir() if PLAIN.fullmatch(tempfile.gettempdir()) else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="gradlab-", dir=temporary) as top:
+        link = Path(top, "job")
+        link.symlink_to(folder)
+        yield link
 
 
 def choose(asked: str, images: Sequence[str]) -> tuple[Engine, list[str]]:

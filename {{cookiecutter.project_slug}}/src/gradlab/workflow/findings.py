@@ -67,7 +67,7 @@ RULES: dict[str, tuple[Severity, str]] = {
     "unknown-machine": ("warning", "no such machine type is known"),
     "free-machine": ("error", "free machines are for notebooks only"),
     "registries-place": ("error", "container-registries stand outside `defaults.resources`"),
-    "event-without-push": ("error", "context.event.github is used in a file that no push runs"),
+    "event-without-push": ("warning", "context.event.github is used in a file that no push runs"),
     "checkout-without-ref": (
         "warning",
         "the branch's tip is run, not the pushed commit",
