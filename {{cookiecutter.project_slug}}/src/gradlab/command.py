@@ -21,6 +21,9 @@ Settings = dict[str, Any]
 
 def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; give its exit code."""
+    # Threads that spin while they wait slow each other down severalfold wherever other programs,
+    # such as the loader's workers, need the processors too. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     table = {command.__name__.removesuffix("_command"): command for command in commands}
     options = (tyro.conf.FlagCreatePairsOff,)
     try:
