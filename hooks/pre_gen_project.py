@@ -20,12 +20,23 @@ LABELS = {
 }
 LONGEST = 200
 LONGEST_SLUG = 50
-# Importing one of these would find the project instead, or the other way round.
+# Modules and packages that the project installs or runs with, and standard modules of newer
+# Pythons: one would be found in the place of the other. A test compares them with what is
+# installed.
 TAKEN = """
-    absl cookiecutter cuda docs gradlab gradient hypothesis joblib jsonschema jupyter kaggle
-    matplotlib mypy notebooks numpy onnx onnxruntime onnxscript pandas pip pkg_resources pytest
-    ruff runtimes s3fs safetensors scipy setuptools sklearn src storage sympy tensorboard test
-    tests torch torchaudio torchvision tqdm triton tyro wheel workflows yaml
+    absl absl_py annotationlib ast_serialize attr attrs boto3 botocore build cloudpickle
+    compression contourpy cookiecutter cuda cusparselt cycler datasets dateutil dist distutils
+    docs docstring_parser filelock flatbuffers fonttools fsspec functorch google gradient
+    gradlab grpc grpcio hypothesis iniconfig ipykernel ipython isympy jax jinja2 jmespath joblib
+    jsonschema jsonschema_specifications jupyter kaggle keras kiwisolver librt lightning
+    markdown markupsafe matplotlib ml_dtypes mpl_toolkits mpmath mypy mypy_extensions mypyc
+    narwhals networkx notebook notebooks numpy nvidia onnx onnx_ir onnxruntime onnxscript
+    packaging pandas pathspec pil pillow pip pkg_resources pluggy profiling protobuf py pygments
+    pylab pyparsing pytest python_dateutil pyyaml referencing rpds rpds_py ruff runtimes s3fs
+    s3transfer safetensors scikit_learn scipy setuptools six sklearn src storage sympy
+    tensorboard tensorboard_data_server tensorflow test tests threadpoolctl torch torchaudio
+    torchgen torchvision tqdm transformers triton typeguard types_jsonschema types_pyyaml
+    types_tqdm typing_extensions tyro urllib3 werkzeug wheel workflows yaml
 """
 # Windows can't make folders of these names.
 DEVICES = {"aux", "con", "nul", "prn", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
@@ -59,6 +70,8 @@ def slug_problems(slug: str) -> Iterator[Problem]:
     wrong = ""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
         wrong = "is no lower-case Python name"
+    elif slug.endswith("_"):
+        wrong = "ends in an underscore, which pip doesn't allow"
     elif len(slug) > LONGEST_SLUG:
         wrong = f"has {len(slug)} characters, more than {LONGEST_SLUG}"
     elif keyword.iskeyword(slug) or keyword.issoftkeyword(slug):
@@ -79,14 +92,12 @@ def frame(found: list[Problem]) -> str:
     answers = {label: ANSWERS[name] for name, label in LABELS.items()}
     lines = ["The project was not generated:", ""]
     for label, wrong, better in found:
-        typed = ascii(answers[label])
+        typed = repr(answers[label])
         shown = typed if len(typed) <= 60 else typed[:57] + "..."
         lines += [f"{label}: {shown}", f"    {wrong}; what would do: {better}", ""]
     lines.append("Run the command again with other answers.")
-    width = max(map(len, lines))
-    body = [f"| {line:<{width}} |" for line in lines]
-    edge = f"+{'-' * (width + 2)}+"
-    return "\n".join(["", edge, *body, edge, ""])
+    edge = "-" * 79
+    return "\n".join(["", edge, *(f"| {line}".rstrip() for line in lines), edge, ""])
 
 
 found = list(problems())

@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
+from hypothesis import settings
 
 from .lab import Lab
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 Bake = Callable[..., Path]
+
+# pytest --hypothesis-profile thorough tries more.
+settings.register_profile("short", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=2_000, deadline=None)
+settings.load_profile("short")
 
 
 @pytest.fixture

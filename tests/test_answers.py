@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from packaging.requirements import Requirement
 
 from .conftest import TEMPLATE, Bake, generate
 
@@ -30,22 +34,36 @@ NASTY = [
     "x" * 200,
     " spaces  around ",
     "C:\\new\\table",
-    "\u00a0\u200b\ufeff",
+    "\u00a0\u200b\ufeff\uffff",
+    "{{ 7 * 7 }} {{ missing }} {% raw %} {# gone? #} ${#array[@]}",
+    "{% no such tag",
+    "{{",
+    "1. not a list",
+    "    not code",
+    "| no | table |",
+    "https://example.com/_not_slanted_",
     "%s %d {0} {name}",
 ]
 
 
+# What no answer may hold: control characters, line ends and half an emoji.
+LINES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=200)
+
+
 @pytest.mark.parametrize("text", NASTY)
 def test_nasty_texts_arrive_as_they_were_typed(bake: Bake, text: str) -> None:
-    project = bake(description=text, author=f"A {text}"[:200], license="BSD-3-Clause")
-    assert_sound(project, text, f"A {text}"[:200])
+    author = f"A {text}"[:200]
+    project = bake(project_name=author, description=text, author=author, license="BSD-3-Clause")
+    assert_sound(project, author, text, author)
 
 
-def assert_sound(project: Path, description: str, author: str) -> None:
+def assert_sound(project: Path, name: str, description: str, author: str) -> None:
     metadata = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
     assert metadata["description"] == description
     assert metadata["authors"] == [{"name": author}]
     assert author in (project / "LICENSE").read_text("utf-8")
+    shown = [text.strip() for text in (name, description) if text.strip()]
+    assert texts(project / "README.md")[: len(shown)] == shown
     for path in [*project.rglob("*.yaml"), *project.rglob("*.yml")]:
         yaml.safe_load(path.read_text("utf-8"))
     for path in project.rglob("*.json"):
@@ -54,22 +72,25 @@ def assert_sound(project: Path, description: str, author: str) -> None:
         ast.parse(path.read_text("utf-8"))
 
 
+def texts(path: Path) -> list[str]:
+    """List the heading and paragraphs as a reader sees them; other blocks and marks stay marked."""
+    tokens = (
+        MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(path.read_text("utf-8"))
+    )
+    blocks = [token.children or [] for token in tokens if token.type == "inline"]
+    return [
+        "".join(c.content if c.type == "text" else f"<{c.type}>" for c in children).strip()
+        for children in blocks
+    ]
+
+
 @pytest.mark.slow
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-@given(
-    description=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=200),
-    author=st.text(
-        st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=200
-    ).filter(str.strip),
-)
-def test_any_text_arrives_as_it_was_typed(description: str, author: str) -> None:
+@given(name=LINES.filter(str.strip), description=LINES, author=LINES.filter(str.strip))
+def test_any_text_arrives_as_it_was_typed(name: str, description: str, author: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        answers = {"description": description, "author": author}
-        assert_sound(generate(Path(folder), answers), description, author)
+        answers = {"project_name": name, "description": description, "author": author}
+        project = generate(Path(folder), {**answers, "project_slug": "fine"})
+        assert_sound(project, name, description, author)
 
 
 def test_jinja_that_is_typed_at_the_prompt_is_text_and_not_run(tmp_path: Path) -> None:
@@ -83,7 +104,7 @@ def test_jinja_that_is_typed_at_the_prompt_is_text_and_not_run(tmp_path: Path) -
         text=True,
         check=True,
     )
-    assert_sound(tmp_path / "my_model", typed, "Ann")
+    assert_sound(tmp_path / "my_model", "My Model", typed, "Ann")
 
 
 def refusal(tmp_path: Path, **answers: str) -> str:
@@ -115,6 +136,12 @@ def refusal(tmp_path: Path, **answers: str) -> str:
         ("mödel", "no lower-case Python name"),
         ("a b", "no lower-case Python name"),
         ("x" * 51, "51 characters, more than 50"),
+        ("x" * 300, "300 characters, more than 50"),
+        ("a/b/c", "no lower-case Python name"),
+        ("", "no lower-case Python name"),
+        ("my_", "ends in an underscore"),
+        ("pyyaml", "the name of something that the project uses"),
+        ("build", "the name of something that the project uses"),
     ],
 )
 def test_a_package_name_that_would_break_is_refused(tmp_path: Path, slug: str, reason: str) -> None:
@@ -123,9 +150,42 @@ def test_a_package_name_that_would_break_is_refused(tmp_path: Path, slug: str, r
     assert "Name of the Python package: " in output and "_model" in output
 
 
-@pytest.mark.parametrize("owner", ["-a", "a-", "a--b", "a_b", "a b", "x" * 40, "", "a/b", "ä"])
+def test_no_package_that_a_project_installs_can_be_its_name(project: Path) -> None:
+    hook = (TEMPLATE / "hooks" / "pre_gen_project.py").read_text()
+    taken = {*hook.partition('TAKEN = """')[2].partition('"""')[0].split()}
+    assert installed_names(project) - taken - sys.stdlib_module_names == set()
+
+
+def installed_names(project: Path) -> set[str]:
+    """Name what the project and its extras ask for, and the modules that come with it."""
+    table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    todo = (project / "requirements.txt").read_text().splitlines()
+    todo = [line for line in todo if not line.startswith("#")]
+    todo += [line for extra in table["optional-dependencies"].values() for line in extra]
+    asked = {underscored(Requirement(line).name) for line in todo}
+    installed: set[str] = set()
+    while todo:
+        requirement = Requirement(todo.pop())
+        if underscored(requirement.name) not in installed and applies(requirement):
+            installed.add(underscored(requirement.name))
+            todo += metadata.requires(requirement.name) or []
+    modules = metadata.packages_distributions().items()
+    modules_of = {module.lower() for module, of in modules if installed & {*map(underscored, of)}}
+    return asked | {name for name in modules_of if re.fullmatch("[a-z][a-z0-9_]*", name)}
+
+
+def applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
+def underscored(name: str) -> str:
+    return re.sub("[-_.]+", "_", name).lower()
+
+
+@pytest.mark.parametrize("owner", ["-a", "a-", "a--b", "a_b", "a b", "x" * 40, "", "a/b", "mödel"])
 def test_an_owner_that_github_would_not_take_is_refused(tmp_path: Path, owner: str) -> None:
     output = refusal(tmp_path, github_owner=owner)
+    assert f"GitHub owner: {owner!r}\n" in output
     assert "is no name that GitHub accepts" in output
 
 
