@@ -4,7 +4,6 @@ VENV := .venv
 RUN := $(VENV)/bin/
 READY := $(VENV)/.ready
 RUFF := $(RUN)ruff
-KIT := {{cookiecutter.project_slug}}/src/gradlab
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean

@@ -101,6 +101,7 @@ def bare_loop() -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # as the project does
     config = importlib.import_module(f"{PACKAGE}.config").TrainConfig()
     data = importlib.import_module(f"{PACKAGE}.data").datasets().train
     network = importlib.import_module(f"{PACKAGE}.model").build(config.model)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from .errors import GradlabError, note
-from .session import Device, Precision
+from .session import Device, Precision, cpus
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -155,6 +155,9 @@ class World:
 def join(wanted: Device) -> World:
     """Join the processes that torchrun started, or be alone."""
     make_repeatable()
+    if "OMP_NUM_THREADS" not in os.environ:
+        # One processor is for the loader: competing with it costs more than a thread gains.
+        torch.set_num_threads(max(1, cpus() - 1))
     device = choose(wanted)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
