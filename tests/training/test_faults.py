@@ -135,6 +135,10 @@ def test_a_name_that_could_leave_the_storage_is_refused(lab: Lab) -> None:
     assert not lab.storage.exists()
 
 
+def test_a_run_that_is_not_finished_can_be_evaluated(interrupted: Lab) -> None:
+    assert "of 360 test examples right" in interrupted.run(interrupted.package, "evaluate")
+
+
 def test_evaluation_without_a_model_says_how_to_get_one(lab: Lab) -> None:
     output = lab.run(lab.package, "evaluate", "--name", "never", code=2)
     assert f"train first, with: python -m {lab.package} train --name never" in output

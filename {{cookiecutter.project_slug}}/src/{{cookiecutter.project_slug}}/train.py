@@ -210,10 +210,12 @@ class Trainer:
             line = {"loss": loss, "learning_rate": self.learning_rate(step)}
             extra = values if step + 1 == self.step else {}
             run.record.add(step + 1, step // self.per_epoch + 1, {**line, **extra})
+        epoch = (self.step - 1) // self.per_epoch + 1
         if values:
             run.draw()
+            if self.best["epoch"] == epoch:
+                run.write("best.safetensors", self._file(run, self.best["weights"]))
         run.record.flush()
-        epoch = (self.step - 1) // self.per_epoch + 1
         self.progress.update(self.step, epoch, losses[-1])
         stop = run.stop_asked is not None or time.time() >= self.ends or self.step == self.total
         if stop or run.store.due:
@@ -232,14 +234,17 @@ class Trainer:
         self.progress.close()
         if self.step < self.total:
             return run.stop(self.step, self.total)
-        settings = {"settings": json.dumps(run.settings, sort_keys=True)}
         run.finish(
             {
-                "best.safetensors": safetensors(self.best["weights"], settings),
-                "model.safetensors": safetensors(runs.weights(self.network), settings),
+                "best.safetensors": self._file(run, self.best["weights"]),
+                "model.safetensors": self._file(run, runs.weights(self.network)),
             }
         )
         best, epoch = self.best["accuracy"], self.best["epoch"]
         note(f"Finished. Best validation accuracy {best:.2%} in epoch {epoch}. In {run.kept}:")
         note("  model.safetensors best.safetensors metrics.jsonl curves.png tensorboard/")
         return 0
+
+    def _file(self, run: runs.Run, weights: dict[str, Tensor]) -> bytes:
+        # One entry only: the format does not keep the order of several.
+        return safetensors(weights, {"settings": json.dumps(run.settings, sort_keys=True)})
