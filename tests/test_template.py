@@ -144,7 +144,7 @@ def test_no_python_file_of_the_project_holds_jinja() -> None:
 
 
 def test_nothing_names_a_registry_or_a_machine(project: Path) -> None:
-    hosts = r"pypi\.org|pythonhosted|download\.pytorch|registry\.npmjs|deb\.debian"
+    hosts = r"p[y]pi\.org|python[h]osted|download\.p[y]torch|registry\.n[p]mjs|d[e]b\.debian"
     named = re.compile(rf"{hosts}|/root/|/home/[a-z]")
     for name in files(project):
         assert not named.search((project / name).read_text("utf-8", "replace")), name
