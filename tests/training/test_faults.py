@@ -45,6 +45,15 @@ def test_a_damaged_newest_save_is_told_and_the_one_before_it_taken(
     assert interrupted.steps() == list(range(1, STEPS + 1))
 
 
+def test_a_run_without_a_whole_save_says_that_it_starts_from_the_beginning(
+    interrupted: Lab, whole: Lab
+) -> None:
+    for path in interrupted.saves():
+        cut_the_end(path)
+    assert "is whole: starting from the beginning." in interrupted.train()
+    assert interrupted.sha() == whole.sha()
+
+
 def test_damaged_saves_are_gone_once_there_are_two_whole_ones(interrupted: Lab) -> None:
     damaged = interrupted.saves()[-1]
     flip_a_byte(damaged)
@@ -79,6 +88,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_time(
 
     output = lab.train_until(fill, "--save-seconds", "0")
     assert "No space left on device" in output and "Going on." in output
+    assert output.count("metrics.jsonl could not be written") == 1
     assert "The run is finished, but" in output and "Make room" in output
     assert lab.saves(), "the save from before the disk was full is kept"
     ballast.unlink()

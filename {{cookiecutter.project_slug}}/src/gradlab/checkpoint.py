@@ -113,4 +113,6 @@ class Store:
                 ) from error
             self._mark_whole(path)
             return dict(state)
+        if candidates(self.folder):
+            note(f"! No save in {self.folder} is whole: starting from the beginning.")
         return None

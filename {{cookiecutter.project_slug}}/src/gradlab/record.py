@@ -30,6 +30,7 @@ class Appender:
         self.path = path
         self.offset = offset
         self.pending = tail
+        self._failing = False
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.ftruncate(self._handle, offset)
@@ -46,8 +47,12 @@ class Appender:
                 written = os.pwrite(self._handle, self.pending, self.offset)
                 self.offset += written
                 self.pending = self.pending[written:]
+            self._failing = False
         except OSError as error:
-            note(f"! {self.path} could not be written: {error}. Kept in memory until it can.")
+            # Once for each time that it fails, not at every try.
+            if not self._failing:
+                note(f"! {self.path} could not be written: {error}. Kept in memory until it can.")
+            self._failing = True
 
     def sync(self) -> None:
         """Flush, and make what was written survive a crash of the machine."""
