@@ -43,13 +43,14 @@ class Mirror:
         """Bring the newest whole save and its metrics to the fast disk, if it is newer there."""
         local = next((step_of(p) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
         for path in candidates(self.kept / SAVES):
-            if step_of(path) <= local:
-                return
-            if _copy(path, self.work / SAVES / path.name):
+            newer = step_of(path) > local
+            if _copy(path, self.work / SAVES / path.name) if newer else is_whole(path):
+                # Known to be whole, so that older ones can go after the next copy.
                 self._whole = [path]
-                self._restore_metrics(step_of(path))
+                if newer:
+                    self._restore_metrics(step_of(path))
                 return
-            note(f"! {path} is damaged or not uploaded whole: taking the one before it.")
+            note(f"! {path} is damaged or not uploaded whole: passed over.")
 
     def _restore_metrics(self, step: int) -> None:
         # A later copy will do as well: it begins with the same lines.
