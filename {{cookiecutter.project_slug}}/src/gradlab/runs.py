@@ -31,7 +31,6 @@ from .files import prepare, write_durably
 from .mirror import SAVES, Mirror
 from .record import Record
 
-FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
@@ -51,10 +50,11 @@ def places(project: str, name: str) -> tuple[Path, Path]:
 
 def find(project: str, name: str, file: str, advice: str) -> Path:
     """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
-    for folder in places(project, name):
+    work, kept = places(project, name)
+    for folder in (work, kept):
         if (folder / file).is_file():
             return folder / file
-    raise GradlabError(f"There is no {file} in {places(project, name)[1]}: {advice}")
+    raise GradlabError(f"There is no {file} in {kept}: {advice}")
 
 
 class Run:
@@ -97,7 +97,7 @@ class Run:
 
     def save(self, step: int, state: State) -> bool:
         """Save the run as of a step; tell whether that worked."""
-        saved = {"format": FORMAT, "step": step, "settings": self.settings, "state": state}
+        saved = {"step": step, "settings": self.settings, "state": state}
         done = self.store.save(step, {**saved, "record": self.record.state()}) is not None
         if done:
             self.step = step
