@@ -31,7 +31,7 @@ class Mirror:
         self.work = work
         self.kept = kept
         self.seconds = seconds
-        self._filesystem = session.filesystem(kept)
+        self._mounted = session.Mounted(kept)
         self._copied: dict[str, tuple[int, int]] = {}
         self._whole: list[Path] = []
         self._news = threading.Event()
@@ -90,8 +90,7 @@ class Mirror:
         return False
 
     def _copy_all(self, final: bool) -> None:
-        if session.filesystem(self.kept) != self._filesystem:
-            raise OSError(errno.ENOTCONN, f"its {self._filesystem} is no longer mounted")
+        self._mounted.check()
         (self.kept / SAVES).mkdir(parents=True, exist_ok=True)
         self._copy_newest_save()
         for path in sorted(self.work.rglob("*")):

@@ -12,6 +12,7 @@ environment variable:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -156,6 +157,33 @@ def filesystem(path: Path) -> str:
     # Of mounts at the same place the last one hides the others.
     best = max(enumerate(found), key=lambda f: (len(f[1][0].parts), f[0]), default=None)
     return best[1][1] if best else ""
+
+
+class Mounted:
+    """The file system of a path: once it is gone, writing would fill the disk below it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kind = filesystem(path)
+
+    def check(self, patience: float = 0.0) -> None:
+        """Raise OSError (ENOTCONN) if it is gone and does not come back within some seconds."""
+        end = time.monotonic() + patience
+        while not self._is_there():
+            if time.monotonic() >= end:
+                raise OSError(errno.ENOTCONN, f"{self.path}: its {self.kind} is no longer mounted")
+            time.sleep(1)
+
+    def _is_there(self) -> bool:
+        try:
+            os.lstat(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            # Still in the table of mounts, but the program that serves it has died.
+            if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+                return False
+        return filesystem(self.path) == self.kind
 
 
 def _mounts() -> list[tuple[Path, str]]:

@@ -17,7 +17,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from .. import files
+from .. import files, session
 from ..errors import GradlabError, note
 from . import tree
 from .tree import File, Tree
@@ -28,8 +28,8 @@ KEPT = 2
 class Mirror:
     """Copies a folder on the local disk to one on slow storage, and back."""
 
-    def __init__(self, folder: Path, kept: Path) -> None:
-        self.folder, self.kept = folder, kept
+    def __init__(self, folder: Path, kept: Path, mounted: session.Mounted) -> None:
+        self.folder, self.kept, self.mounted = folder, kept, mounted
         self._known: dict[str, tuple[int, int, File]] = {}
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -60,6 +60,7 @@ class Mirror:
     def save(self) -> None:
         """Copy what has changed, then the list; a failure leaves the earlier copy as it is."""
         try:
+            self.mounted.check()
             content = self._copy_changed()
             number = max((int(path.stem) for path in self._lists()), default=0) + 1
             tree.write(self.kept / f"{number:08}.json", json.dumps(content.to_json()))

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from .spec import Job, Port, Spec
 
 SECRET = re.compile(r"secret:(\w+)", re.ASCII)
 MIRROR_MINUTES = 5.0
+# How long to wait for a storage that is gone: the notebook mounts Google Drive again.
+PATIENCE = 60.0  # seconds
 
 
 @dataclass
@@ -132,7 +134,8 @@ class Workshop:
             return Result(ending, seconds, message=log.mask(str(error)), tail=tail)
         finally:
             log.close()
-            self._keep_log(path)
+            with suppress(OSError):  # a log is no reason to fail
+                self._keep_log(path)
 
     def _run(self, job: Job, log: JobLog) -> dict[str, Content]:
         """Run a job and commit its outputs; raises GradlabError where either fails."""
@@ -143,6 +146,7 @@ class Workshop:
             outputs.prepare(job, self.place)
             self._perform(job, log)
             source = f"{self.place.workflow}/{job.name}, run {self.run.id}"
+            self.place.mounted.check(PATIENCE)
             contents = outputs.collect(job, self.place, self.store, log.mask, source)
         for remark in outputs.remarks(job, self.place, contents):
             log.note(remark)
@@ -173,6 +177,7 @@ class Workshop:
 
     def _perform(self, job: Job, log: JobLog) -> None:
         contents, draft = self.inputs(job), self.place.draft(job.name)
+        self.place.mounted.check(PATIENCE)
         context = actions.Context(
             job=job,
             run=self.run.id,
@@ -214,6 +219,7 @@ class Workshop:
 
     def _keep_log(self, path: Path) -> None:
         if self.place.slow:
+            self.place.mounted.check()
             kept = self.place.kept / path.relative_to(self.place.work)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(path.read_bytes())

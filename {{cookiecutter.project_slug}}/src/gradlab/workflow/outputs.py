@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import session
 from ..errors import GradlabError
 from . import tree
 from .datasets import Store
@@ -37,6 +38,7 @@ class Place:
     kept: Path
     work: Path
     slow: bool
+    mounted: session.Mounted
 
     @property
     def record(self) -> Path:
@@ -62,7 +64,8 @@ class Place:
 
     def mirror(self, job: str) -> Mirror:
         """The copy of a job's draft, for a local disk that may vanish."""
-        return Mirror(self.draft(job) / "outputs", self.kept / DRAFTS / self.workflow / job)
+        kept = self.kept / DRAFTS / self.workflow / job
+        return Mirror(self.draft(job) / "outputs", kept, self.mounted)
 
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""

@@ -48,7 +48,8 @@ def open_workshop(
     project = session.project_name(root)
     storage = session.storage(project)
     work = session.scratch(project) if storage.slow else storage.path
-    place = Place(_safe(spec.path.stem), storage.path, work, storage.slow)
+    mounted = session.Mounted(storage.path)
+    place = Place(_safe(spec.path.stem), storage.path, work, storage.slow, mounted)
     images = {str(job.parameters["image"]) for job in selected if "image" in job.parameters}
     engine, passed_over = choose(engine_name, sorted(images))
     for job in selected:

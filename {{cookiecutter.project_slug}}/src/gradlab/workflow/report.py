@@ -84,7 +84,7 @@ class Console:
                 self.stream.flush()
             except UnicodeEncodeError:
                 self.stream.write(text.encode("ascii", "replace").decode())
-            except BrokenPipeError:  # nobody reads any more; the jobs go on
+            except OSError:  # nobody reads any more, or the terminal is gone; the jobs go on
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import fcntl
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from types import FrameType
-from typing import Annotated, Literal
+from typing import IO, Annotated, Literal
 
 import tyro
 
@@ -28,10 +29,10 @@ from ..errors import GradlabError
 from . import check, plan, tree
 from . import spec as specs
 from .datasets import usable
-from .jobs import Result, Workshop
+from .jobs import PATIENCE, Result, Workshop
 from .journal import Run
 from .outputs import Place
-from .process import Stop
+from .process import GRACE, Stop
 from .report import Console, duration, table
 from .spec import Job
 
@@ -80,16 +81,30 @@ def _locked(place: Place, console: Console) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         try:
-            # A record lock: unlike that of flock, no child process inherits it.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GradlabError(
-                f"another gradlab run of {place.workflow!r} is at work on {place.kept}; "
-                "wait for it, or end it"
-            ) from None
+            _lock(lock, place, console)
         except OSError as error:
             console.line(f"no lock on {folder} ({error}): run only one of this workflow at a time")
         yield
+
+
+def _lock(file: IO[str], place: Place, console: Console) -> None:
+    """Lock a file, waiting for a runner that was told to end and is about to."""
+    end = None
+    while True:
+        try:
+            # A record lock: unlike that of flock, no child process inherits it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if end is None:
+                console.line(f"another run of {place.workflow!r} is at work: waiting for its end")
+                end = time.monotonic() + GRACE
+            if time.monotonic() > end:
+                raise GradlabError(
+                    f"another gradlab run of {place.workflow!r} is at work on {place.kept}; "
+                    "wait for it, or end it"
+                ) from None
+        time.sleep(0.2)
 
 
 @contextmanager
@@ -162,6 +177,7 @@ def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
     """Print what became of each job and give the exit code."""
     succeeded = all(result.state in ("ran", "reused") for result in results.values())
     if succeeded:
+        workshop.place.mounted.check(PATIENCE)
         workshop.run.finished = True
         workshop.journal.save(workshop.run)
         tree.discard(workshop.place.volumes)
