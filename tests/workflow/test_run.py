@@ -681,13 +681,36 @@ def test_what_a_killed_runner_left_running_is_ended_by_the_next(
     assert not processes(project)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_workflow_keep_out_of_each_others_way(project: Project) -> None:
-    project.workflow(script("echo started; sleep 5"))
+    project.workflow(script("echo started; sleep 30"))
     first = project.start("run", "train")
     wait_for(first, "[job] started")
     text = project.fails(2, "run", "train")
     assert "another gradlab run of 'train' is at work on" in text
     os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+
+
+def test_a_run_waits_for_one_that_is_about_to_end(project: Project) -> None:
+    project.workflow(
+        script(
+            """
+            trap 'sleep 1; exit 1' HUP
+            [ -e /outputs/data/mark ] && exit
+            touch /outputs/data/mark
+            echo started
+            sleep 30 & wait
+            """,
+            outputs="{data: {type: dataset, with: {ref: data}}}",
+        )
+    )
+    first = project.start("run", "train")
+    wait_for(first, "[job] started")
+    first.send_signal(signal.SIGHUP)
+    output = project.ok("run", "train")
+    assert "another run of 'train' is at work: waiting for its end" in output
+    assert "data:v1-" in output
     first.wait()
 
 

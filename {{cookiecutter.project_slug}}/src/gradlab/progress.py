@@ -5,6 +5,7 @@ Promises: shows loss, rate, what is left to do and when the session ends.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -21,7 +22,8 @@ class Progress:
         self._first = step
         self._begun = self._shown = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        # What shows this one's output may be a terminal where this one's own is none.
+        if sys.stderr.isatty() or os.environ.get("GRADLAB_BAR"):
             self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
 
     def update(self, step: int, epoch: int, loss: float) -> None:

@@ -74,6 +74,8 @@ class Record:
     def __init__(self, folder: Path, state: State | None = None) -> None:
         self.path = folder / "metrics.jsonl"
         offset, tail = _position(self.path, state)
+        # Steps that are lost with the session that died, as far as they are known.
+        self.undone = max(0, _lines_after(self.path, offset) - tail.count(b"\n"))
         self._events = Events(folder / "tensorboard", self.path, state)
         self._lines = Appender(self.path, offset, tail)
         self._step = state["step"] if state else 0
@@ -118,6 +120,15 @@ def _position(path: Path, state: State | None) -> tuple[int, bytes]:
         return state["offset"], tail
     note(f"! {path} lost its last {state['offset'] - size} bytes, and the steps in them.")
     return (path.read_bytes().rfind(b"\n") + 1 if size else 0), tail
+
+
+def _lines_after(path: Path, offset: int) -> int:
+    """Count the lines, a step each, that a session recorded after its last save, and died."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(offset)
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
 
 
 def read(path: Path, start: int = 0, end: int | None = None) -> tuple[list[Values], int]:

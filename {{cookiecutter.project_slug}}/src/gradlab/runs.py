@@ -32,6 +32,7 @@ from .mirror import SAVES, Mirror
 from .record import Record
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
 
@@ -152,19 +153,20 @@ class Run:
         return self.mirror.flush() if self.mirror else True
 
     def take_signals(self) -> None:
-        """Take SIGTERM and SIGINT as the wish to save and stop; a second one stops at once."""
+        """Take the first signal to end as the wish to save and stop; a second one stops at once."""
 
         def ask(number: int, _: FrameType | None) -> None:
             self.stop_asked = number
             signal.signal(number, signal.SIG_DFL)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, ask)
+        for number in ENDINGS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, ask)
 
 
 def leave_signals_to_parent(_: int) -> None:
     """Let a loader's worker outlive a signal to its whole group, for the parent's last steps."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -228,6 +228,8 @@ class Trainer:
         if self.step >= self.total:
             what = "finished"
         note(f"Run '{self.config.name}': {what} at step {self.step:,} of {self.total:,}.")
+        if run.record.undone:
+            note(f"{run.record.undone:,} steps after the last save were lost and are done again.")
         note(f"On {self._where()}, {self.workers} loader worker(s); kept in {run.kept}.")
 
     def _close(self, run: runs.Run) -> int:
