@@ -1,16 +1,18 @@
-"""What the templates can ask for: runtimes/, workflows/ and ways to write an answer down.
+"""What the templates can ask for: runtimes/, workflows/, services and ways to write an answer down.
 
 Promises: an answer written with `quote` means what was typed in TOML, YAML and JSON, with
-`markdown` in Markdown; a mistake in a catalogue file is an error that names file and line.
+`markdown` in Markdown; a mistake in a catalogue file is an error that names file and line; no
+figure of a service goes without a source, nor a source without its date.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ ASKED = {name for name in QUESTIONS if not name.startswith("_")}
 FOLDER = "{{cookiecutter.project_slug}}"
 # Raw in JSON strings, but refused by TOML or YAML, or read as a line's end.
 UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+# A cell of notebooks/*.py: its kind, its id and its text.
+CELL = re.compile(r"^# %%( \[markdown\])? ([\w-]+)\n(.*?)(?=^# %%|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class CatalogueError(UndefinedError):
@@ -43,14 +47,16 @@ class CatalogueError(UndefinedError):
 
 
 class Catalogue(Extension):
-    """Offers runtime(), workflow(), quote, markdown and package_name to the templates."""
+    """Offers the functions and filters of this module to the templates."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         # An update generates the old and the new project in one process, each with its own.
         sys.modules.pop(__name__, None)
-        environment.globals.update(runtime=runtime, workflow=workflow)
+        environment.globals.update(runtime=runtime, workflow=workflow, notebook=notebook)
+        environment.globals.update(machine=machine, comparison=comparison)
         environment.filters.update(quote=quote, markdown=markdown, package_name=package_name)
+        environment.filters.update(arguments=arguments)
         compiler = environment.from_string
         # The only way in: cookiecutter renders an answer given on the command line, in a
         # configuration or by an update, so that {{ 7 * 7 }} would arrive as 49.
@@ -94,35 +100,154 @@ def package_name(value: object) -> str:
     return name[:50].rstrip("_") or "my_model"
 
 
+def arguments(value: object) -> str:
+    """Write a shell command as the list of its arguments, in JSON."""
+    return json.dumps(shlex.split(str(value)))
+
+
 def runtime(name: str) -> dict[str, Any]:
     """Read runtimes/<name>.yaml."""
-    path = _find("runtimes", name)
+    return _mapping(_find("runtimes", name), "a runtime is a mapping, such as  framework: PyTorch")
+
+
+def machine(kind: str, answer: str) -> dict[str, Any]:
+    """Choose Gradient's machine of a kind: gpu (one), multi-gpu or cpu.
+
+    The answer itself where it is of that kind, or its like with several GPUs; else the machine
+    that runtimes/pytorch.yaml names for the kind.
+    """
+    machines = services()["services"]["gradient"]["machines"]["list"]
+    known: dict[str, dict[str, Any]] = {machine["name"]: machine for machine in machines}
+    gpus = {"cpu": range(1), "gpu": range(1, 2), "multi-gpu": range(2, 100)}[kind]
+    likes = [name for name in known if re.fullmatch(rf"{re.escape(answer)}(x\d+)?", name)]
+    fits = [name for name in likes if known[name]["gpus"] in gpus]
+    default = runtime("pytorch")["gradient"]["machines"][kind]
+    return known[fits[0] if fits else default]
+
+
+@pass_context
+def comparison(context: Context) -> str:
+    """Render services.md: the services side by side, with sources and dates."""
+    return _render(context, HERE / "services.md", services())
+
+
+def services() -> dict[str, Any]:
+    """Read services.yaml, with the lists of machines that it refers to."""
+    path = HERE / "services.yaml"
+    data = _mapping(path, "the services are a mapping with  rows, services  and  sources")
+    for place, message in _unsourced(data):
+        raise CatalogueError(f"{path}:{_line(path, place)}: {message}")
+    for machines in (service["machines"] for service in data["services"].values()):
+        if "file" in machines:
+            known = (HERE / FOLDER / machines["file"]).read_text("utf-8")
+            machines["list"] = json.loads(known)["machines"]
+    return data
+
+
+def _unsourced(data: dict[str, Any]) -> Iterator[tuple[list[str | int], str]]:
+    """Find figures that are missing or have no source, and sources without a date."""
+    for name, source in data["sources"].items():
+        if not re.fullmatch(r"\d{4}(-\d\d){0,2}", str(source.get("date"))):
+            yield ["sources", name], f"{name} needs a date, such as  date: 2026-11"
+    claims: list[tuple[list[str | int], dict[str, Any]]] = []
+    for name, service in data["services"].items():
+        place: list[str | int] = ["services", name, "figures"]
+        for row in data["rows"].keys() - service["figures"].keys():
+            yield place, f"{name} has no figure for {row}: write  value: unknown"
+        claims += [([*place, row], figure) for row, figure in service["figures"].items()]
+        machines = service["machines"]
+        claims += [(["services", name, "machines"], {"sources": [machines["source"]]})]
+    claims += [(["since_2021", n], change) for n, change in enumerate(data["since_2021"])]
+    for at, claim in claims:
+        sources = claim.get("sources", [])
+        if not sources and claim.get("value") != "unknown":
+            yield at, "a figure needs sources, or it is  value: unknown"
+        for name in sources:
+            if name not in data["sources"]:
+                yield at, f"there is no source {name}: describe it under  sources"
+
+
+def _line(path: Path, place: list[str | int]) -> int:
+    """Give the line of a place, which is a list of keys and indices, in a YAML file."""
+    node, line = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader), 1
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            key, node = next((key, value) for key, value in node.value if key.value == step)
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode):
+            node = node.value[int(step)]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _mapping(path: Path, otherwise: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CatalogueError(f"{path}:{line}: {error.problem}") from error
     if not isinstance(content, dict):
-        raise CatalogueError(f"{path}:1: a runtime is a mapping, such as  framework: PyTorch")
+        raise CatalogueError(f"{path}:1: {otherwise}")
     return content
 
 
 @pass_context
 def workflow(context: Context, name: str) -> str:
     """Render workflows/<name>.yaml with the answers."""
-    path = _find("workflows", name)
+    return _render(context, _find("workflows", name), {})
+
+
+def notebook(name: str, gpu: str, **values: str) -> str:
+    """Write notebooks/<name>.py, cells in the percent format, as a notebook for Jupyter and Colab.
+
+    In it @NAME@ is replaced by the value of that name; `gpu` is what Colab is asked for.
+    """
+    text = _find("notebooks", name, "py").read_text("utf-8")
+    for key, value in values.items():
+        text = text.replace(f"@{key.upper()}@", value)
+    cells = [_cell(bool(kind), id, body.strip("\n")) for kind, id, body in CELL.findall(text)]
+    metadata: dict[str, Any] = {
+        "colab": {"provenance": [], "toc_visible": True},
+        "kernelspec": {"display_name": "Python 3", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    if gpu != "none":
+        metadata["accelerator"] = runtime("pytorch")["colab"]["accelerator"]
+        metadata["colab"]["gpuType"] = gpu
+    content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
+
+
+def _cell(is_markdown: bool, id: str, text: str) -> dict[str, Any]:
+    """Make a cell of a notebook; a Markdown cell's lines are comments in the percent format."""
+    if is_markdown:
+        lines = [line.removeprefix("#").removeprefix(" ") for line in text.splitlines()]
+        source = "\n".join(lines).splitlines(keepends=True)
+        return {"cell_type": "markdown", "id": id, "metadata": {}, "source": source}
+    code = {"execution_count": None, "outputs": [], "source": text.splitlines(keepends=True)}
+    metadata: dict[str, Any] = {"cellView": "form"} if text.startswith("#@title") else {}
+    if "#@param" not in text:
+        # Nothing to choose, so nothing to see: in Colab the form hides it, in JupyterLab this.
+        metadata["jupyter"] = {"source_hidden": True}
+    return {"cell_type": "code", "id": id, "metadata": metadata, **code}
+
+
+def _render(context: Context, path: Path, data: dict[str, Any]) -> str:
+    """Render a file of the catalogue with the answers and some data."""
     templates = context.environment.overlay(loader=FileSystemLoader(path.parent))
     try:
-        return templates.get_template(path.name).render(context.get_all()).rstrip("\n")
+        text = templates.get_template(path.name).render({**context.get_all(), **data})
     except TemplateError as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = next(f.lineno for f in reversed(frames) if f.filename == str(path))
         raise CatalogueError(f"{path}:{line}: {error.message}") from error
+    return text.rstrip("\n")
 
 
-def _find(folder: str, name: str) -> Path:
-    path = HERE / folder / f"{name}.yaml"
+def _find(folder: str, name: str, suffix: str = "yaml") -> Path:
+    path = HERE / folder / f"{name}.{suffix}"
     if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
+        known = ", ".join(sorted(other.stem for other in path.parent.glob(f"*.{suffix}")))
         raise CatalogueError(f"There is no {path}: {folder}/ holds {known}.")
     return path
