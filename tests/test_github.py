@@ -1,0 +1,95 @@
+"""The project's workflow for GitHub: safe by its linters, and each of its commands works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROGRAMS = Path(sys.executable).parent
+FILE = Path(".github/workflows/checks.yaml")
+# Of the actions' own tags; a pin is good for the release that stands beside it, and no other.
+RELEASES = {
+    "actions/checkout": ("v7.0.1", "3d3c42e5aac5ba805825da76410c181273ba90b1"),
+    "actions/setup-python": ("v7.0.0", "5fda3b95a4ea91299a34e894583c3862153e4b97"),
+}
+
+
+def jobs(project: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((project / FILE).read_text())["jobs"]
+    return found
+
+
+def test_zizmor_finds_nothing_even_when_asked_for_everything(project: Path) -> None:
+    command = [PROGRAMS / "zizmor", "--offline", "--persona", "auditor", project / FILE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "No findings to report" in done.stdout
+
+
+def test_the_file_has_the_form_that_github_asks_for(project: Path) -> None:
+    schema = ["--builtin-schema", "vendor.github-workflows"]
+    command = [PROGRAMS / "check-jsonschema", *schema, project / FILE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_action_is_pinned_by_the_commit_of_a_release(project: Path) -> None:
+    used = re.findall(r"uses: (\S+)@([0-9a-f]{40}) # (\S+)\n", (project / FILE).read_text())
+    assert len(used) == sum(
+        "uses" in step for job in jobs(project).values() for step in job["steps"]
+    )
+    assert {name: (release, commit) for name, commit, release in used} == RELEASES
+
+
+def test_jobs_may_read_the_code_and_nothing_else_and_end_in_time(project: Path) -> None:
+    assert yaml.safe_load((project / FILE).read_text())["permissions"] == {}
+    for job in jobs(project).values():
+        assert job["permissions"] == {"contents": "read"}
+        assert job["timeout-minutes"] <= 45
+        assert job["steps"][0]["with"]["persist-credentials"] is False
+
+
+def test_the_checks_run_on_each_python_that_the_services_have(project: Path) -> None:
+    assert jobs(project)["checks"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["checks", "train"])
+def test_every_command_of_a_job_works_in_a_fresh_project(
+    project: Path, tmp_path: Path, name: str
+) -> None:
+    """In the same order and shell; what can be is taken from the packages of this environment."""
+    checkout = Path(shutil.copytree(project, tmp_path / "checkout"))
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    here = next(path for path in sys.path if path.endswith("site-packages"))
+    next(environment.glob("lib/python*/site-packages")).joinpath("here.pth").write_text(here)
+    job = jobs(checkout)[name]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "PYTEST_"))}
+    path = os.pathsep.join([str(environment / "bin"), str(PROGRAMS), os.environ["PATH"]])
+    # Here the machine began long before the job.
+    given = job.get("env", {}) | {"GRADLAB_SESSION_MINUTES": "1000000"}
+    env = {**clean, "PATH": path, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", **given}
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert len(commands) > 1
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command],
+            cwd=checkout,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, f"{shlex.quote(command)}:\n{done.stdout}"
+    if name == "train":
+        assert list(checkout.glob("storage/models/my_model/*.json"))
