@@ -1,0 +1,102 @@
+"""Installs the project beside what a service brought, which stays as it is.
+
+    python -m gradlab.install [EXTRA ...]
+
+Promises: uses the standard library only, for nothing is installed yet; whatever is there is a
+constraint for pip, so that no package that a running notebook has loaded is replaced under it;
+afterwards every version is compared with the one before. Where the project can't be installed
+like that, only what services build upon must stay (`KEPT`), and what moved is named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import distributions
+
+# What notebooks have loaded before their first cell, and what is built for the machine's GPU.
+KEPT = re.compile(
+    r"(torch\w*|triton|nvidia-.*|numpy|pillow|jax|jaxlib|jax-.*|tensorflow|keras"
+    r"|ipython|ipykernel|ipywidgets|jupyter-.*|notebook|tornado|pyzmq|traitlets|google-colab)"
+)
+# Of PEP 440; what distributions of Linux install has others, which pip refuses to read.
+VERSION = re.compile(
+    r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+([._-][a-z0-9]+)*)?", re.I
+)
+PIP = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet")
+Versions = dict[str, str]
+
+
+def main(extras: list[str]) -> int:
+    """Install the project in the current folder, with extras; give the exit code."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - for who opens the notebook on an old machine
+        print(f"This project needs Python 3.11 or newer; here is {sys.version.split()[0]}.")
+        return 1
+    project, before = _project_name(), _installed()
+    before.pop(project, None)
+    kept = {name: version for name, version in before.items() if KEPT.fullmatch(name)}
+    target = "." + f"[{','.join(extras)}]" * bool(extras)
+    print(f"Installing {project} beside {len(before)} packages ...", flush=True)
+    # pip's words are of use only if there is no second way.
+    if _pip(target, before, capture=True) and _pip(target, kept, capture=False):
+        print(
+            "pip could not install the project beside what is installed; its last lines say why.\n"
+            "Relax the requirement that it names, in requirements.txt: lower bounds are best."
+        )
+        return 1
+    return _report(before, kept, project)
+
+
+def _project_name() -> str:
+    from .session import project_name, project_root
+
+    return _normal(project_name(project_root()))
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed() -> Versions:
+    """Give what is installed: of each package the one that Python would import."""
+    importlib.invalidate_caches()
+    found: Versions = {}
+    for package in distributions():
+        # A package that was half removed has neither.
+        name, version = package.metadata["Name"], package.metadata["Version"]
+        if name and version:
+            found.setdefault(_normal(name), version)
+    return found
+
+
+def _pip(target: str, constraints: Versions, capture: bool) -> int:
+    readable = {name: v for name, v in constraints.items() if VERSION.fullmatch(v)}
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.writelines(f"{name}=={version}\n" for name, version in sorted(readable.items()))
+        file.flush()
+        command = [sys.executable, *PIP, "--constraint", file.name, "--editable", target]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=capture).returncode
+
+
+def _report(before: Versions, kept: Versions, project: str) -> int:
+    """Say what came and what moved; 1 if something moved that must not."""
+    after = _installed()
+    came = [f"{name} {after[name]}" for name in sorted(after.keys() - before.keys() - {project})]
+    moved = {name: after.get(name) for name in before if after.get(name) != before[name]}
+    print(f"Installed {project}" + (f" and, for it, {', '.join(came)}." if came else "."))
+    for name, version in moved.items():
+        print(f"! {name} {before[name]} became {version or 'nothing'}.")
+    if moved.keys() & kept.keys():
+        print("That is loaded here already: restart the session, then run all cells again.")
+        return 1
+    shown = [f"{name} {before[name]}" for name in ("torch", "numpy", "pillow") if name in before]
+    stayed = f"{len(before) - len(moved)} of {len(before)}"
+    print(f"As it was: {', '.join([*shown, f'{stayed} packages in all'])}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

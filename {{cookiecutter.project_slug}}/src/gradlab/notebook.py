@@ -1,0 +1,258 @@
+"""What the notebook asks of the kit: run a workflow, look at what it made, take it, leave.
+
+Promises: what the user can mend ends a cell with a message, not with a traceback; a secret
+reaches a run by its environment alone; a Google Drive that dies under a run is mounted again;
+what is said to be safe has been read back and compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from . import session
+from .errors import GradlabError, note
+
+WATCH_SECONDS = 5.0
+REMOUNTS = 5
+TENSORBOARD_PORT = 6006
+Secret = Callable[[str], str]
+
+
+class Ended(Exception):
+    """Ends a cell with a message; IPython shows it without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    try:
+        yield
+    except GradlabError as error:
+        raise Ended(str(error)) from None
+
+
+def run(
+    *arguments: str, secret: Secret | None = None, remount: Callable[[], None] | None = None
+) -> None:
+    """Run a gradlab command and show what it prints; Ended where it fails or is stopped.
+
+    `secret` gives those of the service, which only the notebook's kernel can read; `remount`
+    mounts a Google Drive that has gone.
+    """
+    from .live import show
+
+    root = session.project_root()
+    with _messages():
+        env = {**os.environ, "GRADLAB_BAR": "1"}
+        if arguments[0] == "run" and secret:
+            env |= _secrets(root, arguments[1], secret)
+        watch = Watch(_storage(root).path, remount)
+    status = show([sys.executable, "-m", "gradlab", *arguments], root, env, watch.look)
+    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise Ended("Stopped, and saved. Run this cell again to carry on.")
+    if status:
+        raise Ended(f"gradlab {' '.join(arguments)}: see above. (exit status {status})")
+
+
+def _storage(root: Path) -> session.Storage:
+    return session.storage(session.project_name(root))
+
+
+def _secrets(root: Path, workflow: str, secret: Secret) -> dict[str, str]:
+    """Give the secrets that the jobs of a workflow ask for, as far as they can be found."""
+    from .workflow import check, jobs
+    from .workflow import spec as specs
+
+    spec = check.load(specs.find(workflow, root))
+    wanted = {name for job in spec.jobs.values() for name in jobs.wanted_secrets(job)}
+    found = {name: os.environ.get(name) or secret(name) for name in sorted(wanted)}
+    return {name: value for name, value in found.items() if value}
+
+
+class Watch:
+    """Mounts a Google Drive again that dies while a command runs, a bounded number of times."""
+
+    def __init__(self, path: Path, remount: Callable[[], None] | None) -> None:
+        self.mounted = session.Mounted(path)
+        self.remount = remount if self.mounted.kind == session.DRIVE else None
+        self.left = REMOUNTS
+        self.next = 0.0
+
+    def look(self) -> None:
+        """Look whether Drive is there, not at every call, and mount it if it isn't."""
+        if not self.remount or not self.left or time.monotonic() < self.next:
+            return
+        try:
+            self.mounted.check()
+        except OSError as error:
+            self.left -= 1
+            note(f"! {error.strerror}: mounting it again.")
+            try:
+                self.remount()
+                note("Google Drive is there again.")
+            except Exception as failure:  # of the service, with no common base
+                note(f"! {failure}")
+        self.next = time.monotonic() + WATCH_SECONDS
+
+
+def _versions(root: Path, workflow: str) -> Iterator[tuple[Any, Path]]:
+    """Give the newest version of each data set that a workflow makes, and its folder here."""
+    from .workflow import check, datasets
+    from .workflow import spec as specs
+
+    store = datasets.open_store(root)
+    spec = check.load(specs.find(workflow, root))
+    ports = [port for job in reversed(spec.jobs.values()) for port in job.outputs.values()]
+    names = [datasets.Reference.parse(port.ref).name for port in ports if port.ref]
+    for name in dict.fromkeys(names):
+        for version in store.versions(name)[:1]:
+            yield version, store.open(version)
+
+
+def look(workflow: str) -> None:
+    """Show the pictures and figures in the data sets that a workflow has made, and the models."""
+    view: Any = import_module("IPython.display")
+    root, seen = session.project_root(), set[str]()
+    with _messages():
+        for version, folder in _versions(root, workflow):
+            print(f"{version}  {version.created}  {len(version.tree.files)} files in {folder}")
+            for path, file in version.tree.files.items():
+                if path.endswith(".png") and file.sha256 not in seen:
+                    seen.add(file.sha256)
+                    print(f"  {path}")
+                    view.display(view.Image(filename=str(folder / path)))
+        for entry in _models(root):
+            figures = [f"{k} {v:.4g}" for k, v in entry["metrics"].items() if _is_number(v)]
+            print(f"model {entry['name']} {entry['id']}  {entry['created']}  {', '.join(figures)}")
+    if not seen:
+        print("There is nothing to see yet: run the workflow first.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _models(root: Path) -> list[dict[str, Any]]:
+    paths = (_storage(root).path / "models").glob("*/*.json")
+    entries = [json.loads(path.read_text("utf-8")) for path in paths]
+    return sorted(entries, key=lambda entry: str(entry["created"]))
+
+
+def tensorboard(workflow: str) -> None:
+    """Show TensorBoard with the runs in the newest data sets and in a job that was cut off."""
+    root = session.project_root()
+    with _messages():
+        folders = [folder for _, folder in _versions(root, workflow)]
+        work = session.scratch(session.project_name(root))
+        drafts = (work if _storage(root).slow else _storage(root).path) / "drafts" / workflow
+    events = [path for top in (drafts, *folders) for path in top.rglob("events.out.tfevents.*")]
+    runs = {path.parent.parent.name: path.parent for path in reversed(events)}
+    if not runs:
+        print("There is nothing to see yet: run the workflow first.")
+        return
+    logs = ",".join(f"{name}:{folder}" for name, folder in sorted(runs.items()))
+    if address := os.environ.get("PAPERSPACE_FQDN"):
+        # There a notebook can't show another port, but the service has an address for this one.
+        options = ["--port", str(TENSORBOARD_PORT), "--bind_all", "--logdir_spec", logs]
+        command = [sys.executable, "-m", "tensorboard.main", *options]
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        print(f"TensorBoard: https://tensorboard-{address}/")
+        return
+    from tensorboard import notebook
+
+    notebook.start(f"--logdir_spec {shlex.quote(logs)}")
+
+
+def take(workflow: str, as_onnx: bool, download: bool) -> None:
+    """Say where the newest model lies; on demand export it as ONNX and download it."""
+    root = session.project_root()
+    with _messages():
+        found = [path for _, top in _versions(root, workflow) for path in top.glob("runs/*/best.*")]
+    if not found:
+        print("There is no model yet: run the workflow first.")
+        return
+    model = max(found, key=lambda path: path.stat().st_mtime)
+    print(f"The best model: {model} ({model.stat().st_size:,} bytes)")
+    if as_onnx:
+        model = _export(root, model)
+    if download:
+        _download(root, model)
+
+
+def _export(root: Path, model: Path) -> Path:
+    """Export a model with the project's own command; it lies at <storage>/runs/<name>/..."""
+    package = session.project_name(root).replace("-", "_")
+    target = root / "exports" / f"{model.parent.name}.onnx"
+    options = ["--name", model.parent.name, "--output", str(target)]
+    env = {"GRADLAB_STORAGE": str(model.parents[2]), "GRADLAB_STORAGE_SLOW": "0"}
+    for module in (["gradlab.install", "export"], [package, "export", *options]):
+        command = [sys.executable, "-m", *module]
+        done = subprocess.run(command, cwd=root, env={**os.environ, **env}, capture_output=True)
+        print((done.stdout + done.stderr * bool(done.returncode)).decode("utf-8", "replace"))
+        if done.returncode:
+            raise Ended("The model was not exported; the lines above say why.")
+    return target
+
+
+def _download(root: Path, path: Path) -> None:
+    if session.service() == "colab":
+        import_module("google.colab.files").download(str(path))
+        return
+    (root / "exports").mkdir(exist_ok=True)
+    here = path if path.is_relative_to(root) else Path(shutil.copy(path, root / "exports"))
+    view: Any = import_module("IPython.display")
+    view.display(view.FileLink(os.path.relpath(here, root)))
+
+
+def leave() -> None:
+    """Verify what is kept, bring it to Google Drive where it lies there, and say what is safe."""
+    root = session.project_root()
+    with _messages():
+        storage = _storage(root)
+        run("datasets", "verify")
+    drive = session.filesystem(storage.path) == session.DRIVE
+    if drive:
+        _flush()
+    print(f"\n{'Safe' if storage.persistent else '! NOT safe'}: {storage.path} ({storage.why})")
+    if not storage.persistent:
+        print("  Download what you need before the session ends, or keep things on Google Drive.")
+    edits = _git(root, "status", "--short")
+    commits = _git(root, "log", "--oneline", "@{upstream}..")
+    for what, lines in (("edits", edits), ("commits that were not pushed", commits)):
+        if lines:
+            print(f"! On this machine only: {what} in {root}\n{lines}")
+    print("To carry on, open this notebook again and run all cells.")
+
+
+def _flush() -> None:
+    try:
+        print("Bringing everything to Google Drive ...", flush=True)
+        import_module("google.colab.drive").flush_and_unmount()
+    except Exception as error:  # of the service, with no common base
+        raise Ended(
+            f"! Google Drive did not take everything: {error}\n"
+            "Not all is safe: leave the session open, run the cells from the top and this one again"
+        ) from None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Give what git says, nothing where it can't: no repository, no upstream, no git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return "" if done.returncode else done.stdout.rstrip()
