@@ -27,16 +27,21 @@ KIT = {
 }
 PART = ("__init__", "__main__", "config", "data", "evaluate", "export", "model", "train")
 FILES = {
+    ".dockerignore",
     ".github/workflows/checks.yaml",
     ".gitignore",
+    "Dockerfile",
     "LICENSE",
     "README.md",
+    "notebooks/train.ipynb",
     "pyproject.toml",
     "requirements.txt",
+    "requirements/gradient.txt",
     "tests/__init__.py",
     "tests/conftest.py",
     "tests/test_package.py",
     *(f".gradient/workflows/{path.name}" for path in (TEMPLATE / "workflows").glob("*.yaml")),
+    *(f"runtimes/{name}.yaml" for name in ("cpu", "free-cpu", "free-gpu", "gpu", "multi-gpu")),
     *(f"src/my_model/{name}.py" for name in PART),
     *KIT,
 }

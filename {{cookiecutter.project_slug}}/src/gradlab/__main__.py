@@ -1,4 +1,5 @@
-"""The kit's commands, each with --help: doctor, check, show, run, datasets, compare."""
+"""The kit's commands, each with --help: doctor, check, show, run, datasets, compare, setup,
+submit."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from .command import Command
 from .command import main as run
 from .compare import compare_command
 from .doctor import doctor_command
+from .gradient.setup import setup_command
+from .gradient.submit import submit_command
 from .workflow.check import check_command
 from .workflow.datasets import datasets_command
 from .workflow.runner import run_command
@@ -20,6 +23,8 @@ COMMANDS: list[Command] = [
     run_command,
     datasets_command,
     compare_command,
+    setup_command,
+    submit_command,
 ]
 
 

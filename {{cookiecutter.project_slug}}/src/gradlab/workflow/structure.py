@@ -12,11 +12,12 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from itertools import islice
-from typing import Any
-
-from jsonschema import Draft7Validator
+from typing import TYPE_CHECKING, Any
 
 from .document import Document, Problem, kind
+
+if TYPE_CHECKING:
+    from jsonschema import Draft7Validator
 
 Path = tuple[str | int, ...]
 
@@ -62,6 +63,9 @@ def structure(document: Document) -> Iterator[Problem]:
 
 @cache
 def _validator() -> Draft7Validator:
+    # Here, for with all its extras it takes a second to import, at every command.
+    from jsonschema import Draft7Validator
+
     return Draft7Validator(json.loads(files(__package__).joinpath("schema.json").read_text()))
 
 

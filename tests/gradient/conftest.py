@@ -1,0 +1,194 @@
+"""The real command line in an environment of its own, the stand-in of the API, a project."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from gradlab.__main__ import COMMANDS
+from gradlab.command import main
+
+from ..workflow.conftest import SOURCE
+from .api import Api
+
+TEMPLATE = Path(__file__).resolve().parents[2]
+REQUIREMENTS = TEMPLATE / "{{cookiecutter.project_slug}}" / "requirements" / "gradient.txt"
+PYTHONS = ("3.11", "3.12", "3.13")
+Install = Callable[[str], Path]
+
+SPEC = """
+"on":
+  github:
+    branches:
+      only: main
+jobs:
+  checkout:
+    uses: git-checkout@v1
+    with:
+      url: context.event.github.url
+      ref: context.event.github.ref
+    outputs:
+      repo: {type: volume}
+  train:
+    needs: [checkout]
+    env:
+      TOKEN: secret:HUB_TOKEN
+    inputs:
+      repo: checkout.outputs.repo
+      data: {type: dataset, with: {ref: digits}}
+    outputs:
+      run: {type: dataset, with: {ref: digits-run}}
+    uses: script@v1
+    with:
+      image: bash:5
+      script: ls /inputs/repo /inputs/data > /outputs/run/files
+"""
+
+
+@pytest.fixture(scope="session")
+def install(pytestconfig: pytest.Config) -> Install:
+    """Give the command line's program, installed once for each Python and each set of pins."""
+    cache = pytestconfig.cache
+    assert cache
+
+    def run(version: str) -> Path:
+        python = find_python(version)
+        if python is None:
+            pytest.skip(f"Python {version} is not here")
+        digest = hashlib.sha256(REQUIREMENTS.read_bytes() + python.encode()).hexdigest()[:12]
+        place = Path(cache.mkdir("gradient-cli")) / digest
+        with open(f"{place}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # other workers wait for the first
+            if not (place / "ready").exists():
+                _install(python, place)
+        return place / "bin" / "gradient"
+
+    return run
+
+
+def _install(python: str, place: Path) -> None:
+    pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r"]
+    for command in ([python, "-m", "venv", "--clear", str(place)], [*pip, str(REQUIREMENTS)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    (place / "ready").touch()
+
+
+def find_python(version: str) -> str | None:
+    """Give a Python of a version, if one is here."""
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    places = [sys.executable, shutil.which(f"python{version}"), *map(str, pyenv)]
+    for place in filter(None, places):
+        asked = [place, "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"]
+        if subprocess.run(asked, capture_output=True, text=True).stdout.strip() == version:
+            return place
+    return None
+
+
+@pytest.fixture(scope="session")
+def gradient(install: Install) -> Path:
+    """The real `gradient` 2.99.4, run by this Python."""
+    return install(f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    """The service, empty; a request that it does not know fails the test."""
+    with Api().running() as service:
+        yield service
+    assert service.unexpected == []
+
+
+@dataclass
+class Desk:
+    """A project on disk, and `gradlab` as a user runs it against the service."""
+
+    root: Path
+    home: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def workflow(self, text: str = SPEC, name: str = "train") -> Path:
+        path = self.root / ".gradient" / "workflows" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def start(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `gradlab` as a process to its end; an empty value removes a variable."""
+        return subprocess.run(
+            [sys.executable, "-m", "gradlab", *arguments],
+            cwd=self.root,
+            env=self._environment(env),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=120,
+        )
+
+    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `gradlab` as `start` does, but in this process, which needs no start."""
+        output, errors = io.StringIO(), io.StringIO()
+        with (
+            chdir(self.root),
+            patch.dict(os.environ, self._environment(env), clear=True),
+            open(os.devnull) as nothing,
+            patch.object(sys, "stdin", nothing),
+            redirect_stdout(output),
+            redirect_stderr(errors),
+        ):
+            code = main("gradlab", COMMANDS, arguments)
+        return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+    def _environment(self, env: dict[str, str]) -> dict[str, str]:
+        return {name: value for name, value in (self.env | env).items() if value}
+
+    def ok(self, *arguments: str, **env: str) -> str:
+        """Run what has to succeed, and give what it printed."""
+        done = self.run(*arguments, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def fails(self, code: int, *arguments: str, **env: str) -> str:
+        """Run what has to fail with a message, and give all that it printed."""
+        done = self.run(*arguments, **env)
+        text = done.stdout + done.stderr
+        assert done.returncode == code, text
+        return text
+
+
+def rows(output: str) -> dict[tuple[str, str], str]:
+    """Read the state of each step, by its kind and name, from what `gradlab setup` printed."""
+    kinds = ("project", "dataset", "secret", "workflow", "notebook")
+    found = {}
+    for line in output.splitlines():
+        if line.startswith(kinds):
+            kind, name, rest = line.split(maxsplit=2)
+            states = ("found", "made", "to make", "could not", "not tried")
+            found[kind, name] = next(state for state in states if rest.startswith(state))
+    return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path, gradient: Path, api: Api) -> Desk:
+    """A project with one workflow, which knows the service and the command line."""
+    root, home = tmp_path / "demo", tmp_path / "home"
+    home.mkdir()
+    root.mkdir()
+    (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(SOURCE)}
+    env |= api.env | {"GRADLAB_GRADIENT": str(gradient), "GRADLAB_GRADIENT_TIMEOUT": "0.5"}
+    made = Desk(root, home, env | {"HUB_TOKEN": "hub-secret-value"})
+    made.workflow()
+    return made
