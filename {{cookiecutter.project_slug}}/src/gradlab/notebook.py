@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from .errors import GradlabError, note
 WATCH_SECONDS = 5.0
 REMOUNTS = 5
 TENSORBOARD_PORT = 6006
+STARTED: list[subprocess.Popen[bytes]] = []
 Secret = Callable[[str], str]
 
 
@@ -165,16 +165,32 @@ def tensorboard(workflow: str) -> None:
         print("There is nothing to see yet: run the workflow first.")
         return
     logs = ",".join(f"{name}:{folder}" for name, folder in sorted(runs.items()))
-    if address := os.environ.get("PAPERSPACE_FQDN"):
-        # There a notebook can't show another port, but the service has an address for this one.
-        options = ["--port", str(TENSORBOARD_PORT), "--bind_all", "--logdir_spec", logs]
-        command = [sys.executable, "-m", "tensorboard.main", *options]
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = os.environ.get("PAPERSPACE_FQDN")
+    # There a notebook can't show another port, but the service has an address for this one.
+    options = ["--port", str(TENSORBOARD_PORT), "--bind_all"] if address else []
+    port = _start_tensorboard(["--logdir_spec", logs, *options])
+    if address:
         print(f"TensorBoard: https://tensorboard-{address}/")
-        return
-    from tensorboard import notebook
+    else:
+        import_module("tensorboard.notebook").display(port=port, height=700)
 
-    notebook.start(f"--logdir_spec {shlex.quote(logs)}")
+
+def _start_tensorboard(options: list[str]) -> int:
+    """Start TensorBoard in the place of an earlier one and give its port."""
+    manager = import_module("tensorboard.manager")
+    for earlier in STARTED:
+        earlier.terminate()
+        earlier.wait()
+    # By this very Python: its folder of programs need not be in the PATH of a notebook.
+    command = [sys.executable, "-m", "tensorboard.main", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    STARTED[:] = [process]
+    while process.poll() is None:
+        if found := [info.port for info in manager.get_all() if info.pid == process.pid]:
+            return int(found[0])
+        time.sleep(0.2)
+    words = process.stderr.read().decode("utf-8", "replace") if process.stderr else ""
+    raise Ended(f"TensorBoard did not start: {words.strip()}")
 
 
 def take(workflow: str, as_onnx: bool, download: bool) -> None:

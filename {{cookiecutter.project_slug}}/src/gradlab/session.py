@@ -102,7 +102,8 @@ def storage(project: str) -> Storage:
         path = Path(override).expanduser().absolute()
         _refuse_unmounted_drive(path)
         persistent = service() not in ("colab", "colab-enterprise", "kaggle") or _on(path, DRIVE)
-        return Storage(path, persistent, _is_slow(path), "set by GRADLAB_STORAGE")
+        drive = ", on Google Drive: uploads in the background" * _on(path, DRIVE)
+        return Storage(path, persistent, _is_slow(path), f"set by GRADLAB_STORAGE{drive}")
     found = _of_service(project)
     return Storage(found.path, found.persistent, _is_slow(found.path), found.why)
 
@@ -127,7 +128,7 @@ def _of_colab(project: str) -> Storage:
     for mountpoint, kind in _mounts():
         if kind == DRIVE:
             path = mountpoint / "MyDrive" / "gradlab" / project
-            return Storage(path, True, True, "Google Drive; uploads in the background")
+            return Storage(path, True, True, "Google Drive: uploads in the background")
     why = "the machine's own disk, gone with the session: mount Google Drive to keep it"
     return Storage(Path("/content/gradlab", project), False, False, why)
 

@@ -30,6 +30,7 @@ class Mirror:
 
     def __init__(self, folder: Path, kept: Path, mounted: session.Mounted) -> None:
         self.folder, self.kept, self.mounted = folder, kept, mounted
+        self.box = folder.with_name("mirror")
         self._known: dict[str, tuple[int, int, File]] = {}
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -44,7 +45,7 @@ class Mirror:
                 return True
             except (OSError, ValueError, KeyError, TypeError, GradlabError) as error:
                 note(f"! the draft's copy {path} is not whole ({error}): taking the one before it")
-        return False
+        return self._bring_folder()
 
     def start(self, minutes: float) -> None:
         """Copy every so many minutes from now on."""
@@ -94,31 +95,52 @@ class Mirror:
         tree.discard(self.folder)
         brought.rename(self.folder)
 
+    def _bring_folder(self) -> bool:
+        """Bring what lies there as the job left it, on a storage that was a fast one then."""
+        left = self.kept / self.folder.name
+        if left == self.folder or not left.is_dir():
+            return False
+        content = tree.scan(left)
+        tree.copy(content, left, self.folder, plain=True)
+        return bool(content.files)
+
     def _kept_file(self, sha256: str) -> Path:
         # Not all in one folder, which Google Drive can't read once it holds thousands of files.
         return self.kept / "files" / sha256[:2] / sha256
 
     def _copy_changed(self) -> Tree:
-        content = Tree()
+        content, changed = Tree(), dict[str, Path]()
+        tree.empty(self.box)
         for path, status in tree.walk(self.folder):
-            if (self.folder / path).is_symlink():
-                content.links[path] = os.readlink(self.folder / path)
-                continue
+            source = self.folder / path
             size, time, file = self._known.get(path, (-1, -1, None))
-            if file is None or (size, time) != (status.st_size, status.st_mtime_ns):
-                file = self._copy(self.folder / path)
-            if file:
+            if source.is_symlink():
+                content.links[path] = os.readlink(source)
+            elif file and (size, time) == (status.st_size, status.st_mtime_ns):
                 content.files[path] = file
-                self._known[path] = (status.st_size, status.st_mtime_ns, file)
+            elif held := self._hold(source, len(changed)):
+                changed[path] = held
+        for path, held in changed.items():
+            status = held.stat()
+            content.files[path] = self._copy(held)
+            times = (status.st_size, status.st_mtime_ns)
+            self._known[path] = (*times, content.files[path])
+        tree.discard(self.box)
         return content
 
-    def _copy(self, source: Path) -> File | None:
-        """Copy one file by way of the local disk, where a copy is quick and then stands still."""
-        still = self.folder.parent / "mirror.tmp"
+    def _hold(self, source: Path, number: int) -> Path | None:
+        """Link a file, at once, so that it stays when the job removes or replaces it."""
+        held = self.box / str(number)
         try:
-            shutil.copyfile(source, still)
+            os.link(source, held)
         except FileNotFoundError:
             return None  # renamed or removed since it was listed
+        return held
+
+    def _copy(self, source: Path) -> File:
+        """Copy one file by way of the local disk, where a copy is quick and then stands still."""
+        still = self.box / "still"
+        shutil.copyfile(source, still)
         with open(still, "rb") as reader:
             sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
         kept = self._kept_file(sha256)

@@ -159,21 +159,21 @@ class Workshop:
     @contextmanager
     def _mirrored(self, job: str, log: JobLog) -> Iterator[None]:
         """Keep a copy of a job's draft on slow storage, up to date when the job fails."""
-        mirror = self.place.mirror(job) if self.place.slow else None
-        if mirror:
-            if mirror.restore():
-                log.note("carries on with the copy of its outputs in the storage")
+        mirror = self.place.mirror(job)
+        # A fast storage may have been a slow one when the job was cut off.
+        if mirror.restore():
+            log.note("carries on with the copy of its outputs in the storage")
+        if self.place.slow:
             mirror.start(_mirror_minutes())
         try:
             yield
         except BaseException:
-            if mirror:
-                mirror.stop()
+            mirror.stop()
+            if self.place.slow:
                 mirror.save()
             outputs.tidy(self.place.draft(job))
             raise
-        if mirror:
-            mirror.stop()
+        mirror.stop()
 
     def _perform(self, job: Job, log: JobLog) -> None:
         contents, draft = self.inputs(job), self.place.draft(job.name)

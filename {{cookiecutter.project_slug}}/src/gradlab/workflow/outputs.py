@@ -91,7 +91,7 @@ def prepare(job: Job, place: Place) -> None:
 
 def tidy(draft: Path) -> None:
     """Remove all but the outputs from a job's folder."""
-    for name in ("inputs", "tmp", "commit"):
+    for name in ("inputs", "tmp", "commit", "mirror"):
         tree.discard(draft / name)
 
 
