@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import session
+from .origin import origin
 from .progress import clock
 
 PACKAGES = ("torch", "numpy", "tensorboard", "matplotlib", "scikit-learn", "safetensors")
@@ -65,6 +66,7 @@ def _facts(gpu: bool) -> Iterator[Fact]:
     yield from _storage()
     yield _time_left()
     yield _versions()
+    yield Fact("template", origin(session.project_root()))
 
 
 def _device(gpu: bool) -> Fact:

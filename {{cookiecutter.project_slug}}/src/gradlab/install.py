@@ -26,7 +26,9 @@ KEPT = re.compile(
 VERSION = re.compile(
     r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+([._-][a-z0-9]+)*)?", re.I
 )
-PIP = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet")
+PIP = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check")
+SATISFIED = ("Requirement already satisfied", "WARNING: Running pip as")
+LAST_LINES = 30
 Versions = dict[str, str]
 
 
@@ -40,11 +42,12 @@ def main(extras: list[str]) -> int:
     kept = {name: version for name, version in before.items() if KEPT.fullmatch(name)}
     target = "." + f"[{','.join(extras)}]" * bool(extras)
     print(f"Installing {project} beside {len(before)} packages ...", flush=True)
-    # pip's words are of use only if there is no second way.
-    if _pip(target, before, capture=True) and _pip(target, kept, capture=False):
+    if _pip(target, before).returncode and (done := _pip(target, kept)).returncode:
+        lines = [line for line in done.stdout.splitlines() if not line.startswith(SATISFIED)]
+        print("\n".join(lines[-LAST_LINES:]))
         print(
-            "pip could not install the project beside what is installed; its last lines say why.\n"
-            "Relax the requirement that it names, in requirements.txt: lower bounds are best."
+            "pip could not install the project beside what is installed; its words are above.\n"
+            "Where they name a requirement, relax it in requirements.txt: lower bounds are best."
         )
         return 1
     return _report(before, kept, project)
@@ -72,13 +75,20 @@ def _installed() -> Versions:
     return found
 
 
-def _pip(target: str, constraints: Versions, capture: bool) -> int:
+def _pip(target: str, constraints: Versions) -> subprocess.CompletedProcess[str]:
     readable = {name: v for name, v in constraints.items() if VERSION.fullmatch(v)}
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.writelines(f"{name}=={version}\n" for name, version in sorted(readable.items()))
         file.flush()
         command = [sys.executable, *PIP, "--constraint", file.name, "--editable", target]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=capture).returncode
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
 
 
 def _report(before: Versions, kept: Versions, project: str) -> int:

@@ -116,7 +116,7 @@ def _versions(root: Path, workflow: str) -> Iterator[tuple[Any, Path]]:
 
     store = datasets.open_store(root)
     spec = check.load(specs.find(workflow, root))
-    ports = [port for job in reversed(spec.jobs.values()) for port in job.outputs.values()]
+    ports = [port for job in spec.jobs.values() for port in job.outputs.values()]
     names = [datasets.Reference.parse(port.ref).name for port in ports if port.ref]
     for name in dict.fromkeys(names):
         for version in store.versions(name)[:1]:
@@ -129,11 +129,10 @@ def look(workflow: str) -> None:
     root, seen = session.project_root(), set[str]()
     with _messages():
         for version, folder in _versions(root, workflow):
-            print(f"{version}  {version.created}  {len(version.tree.files)} files in {folder}")
+            print(f"data set {version}  {version.created}  {len(version.tree.files)} files")
             for path, file in version.tree.files.items():
                 if path.endswith(".png") and file.sha256 not in seen:
                     seen.add(file.sha256)
-                    print(f"  {path}")
                     view.display(view.Image(filename=str(folder / path)))
         for entry in _models(root):
             figures = [f"{k} {v:.4g}" for k, v in entry["metrics"].items() if _is_number(v)]
@@ -202,7 +201,7 @@ def take(workflow: str, as_onnx: bool, download: bool) -> None:
         print("There is no model yet: run the workflow first.")
         return
     model = max(found, key=lambda path: path.stat().st_mtime)
-    print(f"The best model: {model} ({model.stat().st_size:,} bytes)")
+    print(f"The best model ({model.stat().st_size:,} bytes):\n{model}")
     if as_onnx:
         model = _export(root, model)
     if download:
