@@ -10,10 +10,17 @@ import errno
 import hashlib
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from .errors import GradlabError, note
 
+Result = TypeVar("Result")
+# What network file systems such as Google Drive's fail with now and then, to work a moment later.
+PASSING = (errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESTALE)
+WAITS = (1, 2, 4, 8)  # seconds between two tries
 NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
 
 
@@ -69,6 +76,31 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def retry(work: Callable[[], Result]) -> Result:
+    """Do something again while the file system fails, a few times."""
+    for wait in WAITS:
+        try:
+            return work()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+        time.sleep(wait)
+    return work()
+
+
+def read_text(path: Path) -> str:
+    """Read a text, trying again while the file system fails."""
+    return retry(lambda: path.read_text("utf-8"))
+
+
+def names(folder: Path) -> list[str]:
+    """List the names in a folder, none if there is no such folder; never none for a failure."""
+    try:
+        return retry(lambda: os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def sync_folder(folder: Path) -> None:

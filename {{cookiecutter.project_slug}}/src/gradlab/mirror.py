@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from . import session
-from .errors import note
-from .files import candidates, file_name, is_whole, remove, step_of, write_durably
+from .errors import GradlabError, note
+from .files import candidates, file_name, is_whole, names, remove, retry, step_of, write_durably
 
 SAVES = "saves"
 METRICS = "metrics.jsonl"
@@ -40,8 +40,22 @@ class Mirror:
         threading.Thread(target=self._serve, daemon=True, name="mirror").start()
 
     def restore(self) -> None:
-        """Bring the newest whole save and its metrics to the fast disk, if it is newer there."""
+        """Bring the newest whole save and its metrics to the fast disk, if it is newer there.
+
+        Raises GradlabError where they can't be read, which is no reason to start over.
+        """
+        try:
+            self._restore()
+        except OSError as error:
+            raise GradlabError(
+                f"The run in {self.kept} can't be read: {error}.\nGive the same command again "
+                "when it can; --name starts another run.",
+                exit_code=1,
+            ) from error
+
+    def _restore(self) -> None:
         local = next((step_of(p) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
+        names(self.kept / SAVES)  # fails where the storage does: then nothing is there for now
         for path in candidates(self.kept / SAVES):
             newer = step_of(path) > local
             if _copy(path, self.work / SAVES / path.name) if newer else is_whole(path):
@@ -138,11 +152,7 @@ class Mirror:
 
 def _copy(source: Path, target: Path) -> bool:
     """Copy a save to the fast disk; tell whether it was whole."""
-    try:
-        write_durably(target, source.read_bytes())
-    except OSError as error:
-        note(f"! {source} could not be read: {error}.")
-        return False
+    write_durably(target, retry(source.read_bytes))
     if is_whole(target):
         return True
     target.unlink()

@@ -22,7 +22,7 @@ def origin(root: Path) -> str:
     """
     known = f"{TEMPLATE} {__version__}"
     try:
-        commit = json.loads((root / ".cruft.json").read_text("utf-8"))["commit"]
+        commit = json.loads((root / ".cruft.json").read_text("utf-8"))["commit"][:7]
     except (OSError, ValueError, LookupError, TypeError):
         return known
-    return f"{known} (commit {str(commit)[:7]})"
+    return f"{known} (commit {commit})"

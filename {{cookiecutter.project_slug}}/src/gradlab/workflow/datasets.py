@@ -13,7 +13,6 @@ a tag is set by naming it in the reference that is written to.
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import time
@@ -27,7 +26,7 @@ import tyro
 
 from .. import session
 from ..errors import GradlabError
-from ..files import sync_folder
+from ..files import names, read_text, retry, sync_folder
 from . import tree
 from .tree import Tree
 
@@ -115,10 +114,8 @@ class Store:
 
     def names(self) -> list[str]:
         """List the datasets that have a version."""
-        if not self.top.is_dir():
-            return []
-        names = [folder.replace("@", "/") for folder in sorted(os.listdir(self.top))]
-        return [name for name in names if REFERENCE.fullmatch(name) and self._ids(name)]
+        found = [folder.replace("@", "/") for folder in sorted(names(self.top))]
+        return [name for name in found if REFERENCE.fullmatch(name) and self._ids(name)]
 
     def versions(self, name: str) -> list[Version]:
         """List a dataset's versions, the newest first."""
@@ -205,8 +202,8 @@ class Store:
 
     def _ids(self, name: str) -> list[str]:
         folder = self.top / name.replace("/", "@")
-        ids = [id for id in os.listdir(folder) if VERSION.fullmatch(id)] if folder.is_dir() else []
-        whole = [id for id in ids if (folder / id / "manifest.json").is_file()]
+        ids = [id for id in names(folder) if VERSION.fullmatch(id)]
+        whole = [id for id in ids if retry((folder / id / "manifest.json").is_file)]
         return sorted(whole, key=lambda id: (_number(id), id), reverse=True)
 
     @staticmethod
@@ -216,8 +213,9 @@ class Store:
     def _read(self, top: Path, name: str, id: str) -> Version | None:
         try:
             manifest = self._place(top, name, id) / "manifest.json"
-            version = Version.from_text(manifest.read_text("utf-8"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            version = Version.from_text(read_text(manifest))
+        # Not for any failure to read it: what is there must never be taken for not there.
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return version if (version.name, version.id) == (name, id) else None
 

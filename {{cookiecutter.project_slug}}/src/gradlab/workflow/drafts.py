@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -23,6 +24,7 @@ from . import tree
 from .tree import File, Tree
 
 KEPT = 2
+LIST = re.compile(r"\d{8}\.json")
 
 
 class Mirror:
@@ -41,9 +43,9 @@ class Mirror:
             return False
         for path in self._lists():
             try:
-                self._bring(Tree.from_json(json.loads(path.read_text("utf-8"))))
+                self._bring(Tree.from_json(json.loads(files.read_text(path))))
                 return True
-            except (OSError, ValueError, KeyError, TypeError, GradlabError) as error:
+            except (FileNotFoundError, ValueError, KeyError, TypeError, GradlabError) as error:
                 note(f"! the draft's copy {path} is not whole ({error}): taking the one before it")
         return self._bring_folder()
 
@@ -80,7 +82,8 @@ class Mirror:
             self.save()
 
     def _lists(self) -> list[Path]:
-        return sorted(self.kept.glob("[0-9]*.json"), reverse=True)
+        found = [name for name in files.names(self.kept) if LIST.fullmatch(name)]
+        return [self.kept / name for name in sorted(found, reverse=True)]
 
     def _bring(self, content: Tree) -> None:
         brought = self.folder.with_name("brought")

@@ -68,10 +68,10 @@ class Journal:
         """Read the newest record that is whole."""
         for path in self._records():
             try:
-                data = json.loads(path.read_text("utf-8"))
+                data = json.loads(files.read_text(path))
                 jobs = {name: _job(job) for name, job in data.pop("jobs").items()}
                 return Run(**data, jobs=jobs)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
                 continue
         return None
 
@@ -96,8 +96,8 @@ class Journal:
             files.remove(path)
 
     def _records(self) -> list[Path]:
-        found = [path for path in self.folder.glob("run-*.json") if NAME.fullmatch(path.name)]
-        return sorted(found, reverse=True)
+        found = [name for name in files.names(self.folder) if NAME.fullmatch(name)]
+        return [self.folder / name for name in sorted(found, reverse=True)]
 
 
 def _job(data: dict[str, Any]) -> JobState:

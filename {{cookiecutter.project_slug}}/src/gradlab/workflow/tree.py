@@ -6,25 +6,20 @@ knows a file that changed by its SHA-256. Empty folders, sockets and pipes are n
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
 import stat
-import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from ..errors import GradlabError
+from ..files import retry
 
 CHUNK = 1 << 20
-TRIES = 4
-# What network file systems such as Google Drive's fail with now and then, to work a moment later.
-PASSING = (errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESTALE)
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -143,18 +138,6 @@ def copy_file(source: Path, target: Path, sha256: str) -> None:
     if found != sha256:
         target.unlink()
         raise GradlabError(f"{source} is damaged or was changed: its SHA-256 differs", exit_code=1)
-
-
-def retry(work: Callable[[], Result]) -> Result:
-    """Do something again while the file system fails, a few times."""
-    for left in reversed(range(TRIES)):
-        try:
-            return work()
-        except OSError as error:
-            if not left or error.errno not in PASSING:
-                raise
-        time.sleep(1)
-    raise AssertionError
 
 
 def _copy_hashed(source: Path, target: Path) -> str:
