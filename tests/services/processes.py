@@ -1,0 +1,33 @@
+"""Processes, as /proc tells of them, and waiting for what they do."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def children_of(pid: int) -> list[int]:
+    """List the processes that a process has started; none if it has ended."""
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def namespace(pid: int) -> int:
+    """Give the number of a process's PID namespace, 0 if it has ended or may not be looked at."""
+    try:
+        return int(re.sub(r"\D", "", os.readlink(f"/proc/{pid}/ns/pid")))
+    except OSError:
+        return 0
+
+
+def until(reached: Callable[[], object], seconds: float = 10.0, what: str = "it") -> None:
+    """Wait until something is true; AssertionError if it doesn't become so in time."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.01)

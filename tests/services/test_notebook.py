@@ -1,0 +1,361 @@
+"""The whole notebook on the services' machines: cut off, moved, opened again, with one result."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ..lab import Lab
+from .cloud import Cloud
+from .gitserver import Repository, Server
+from .machine import Machine
+from .machines import Machines
+from .notebook import CellError, Notebook
+
+pytestmark = pytest.mark.slow
+RUN = "5. Run the workflow"
+# What decides the bits beside the settings: the number of threads.
+ENV = {"OMP_NUM_THREADS": "1", "GRADLAB_MIRROR_MINUTES": "0.01"}
+SMALLER = {"epochs: int = 60": "epochs: int = 40", "width: int = 32": "width: int = 8"}
+KEPT = "MyDrive/gradlab/my_model"
+
+
+@pytest.fixture(scope="session")
+def small(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with settings of a run of some seconds, which is saved often."""
+    folder = tmp_path_factory.mktemp("small") / "my_model"
+    shutil.copytree(project, folder)
+    config = folder / "src/my_model/config.py"
+    text = config.read_text()
+    for before, after in SMALLER.items():
+        assert before in text
+        text = text.replace(before, after)
+    config.write_text(text.replace("save_seconds: float = 5.0", "save_seconds: float = 0.3"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def expected(small: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The SHA-256 of the model that a plain run makes, which was never cut off."""
+    lab = Lab(small, tmp_path_factory.mktemp("expected"))
+    lab.run("my_model", "train", "--name", "train")
+    return lab.sha("train")
+
+
+@pytest.fixture
+def repository(small: Path, server: Server) -> Repository:
+    return server.add(small, name="my_model")
+
+
+def open_notebook(machine: Machine, repository: Repository, **fields: object) -> Notebook:
+    path = repository.work / "notebooks/train.ipynb"
+    usual = {"repository": repository.url, "show_tensorboard": False}
+    return machine.notebook(path, **{**usual, **fields})
+
+
+def model(storage: Path) -> str:
+    """Give the SHA-256 of the model in the newest version of the run's data set."""
+    versions = sorted(
+        storage.glob("datasets/my_model-run/v*/manifest.json"),
+        key=lambda path: int(re.split("[v-]", path.parent.name)[1]),
+    )
+    path = versions[-1].parent / "data/runs/train/model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def a_save_is_in(cloud: Cloud) -> bool:
+    """Tell whether Google holds a whole copy of a run that has been saved."""
+    draft = cloud.files / KEPT / "drafts/train/train"
+    for path in draft.glob("*.json"):
+        try:
+            files = json.loads(path.read_text())["files"]
+            copies = {
+                name: draft / "files" / f["sha256"][:2] / f["sha256"] for name, f in files.items()
+            }
+            whole = all(copies[name].stat().st_size == f["size"] for name, f in files.items())
+        except (OSError, ValueError):
+            continue
+        if whole and any(name.endswith(".pt") for name in files):
+            return True
+    return False
+
+
+def training(text: str) -> bool:
+    """Tell whether training has gone beyond a save or two."""
+    return any(int(step) > 200 for step in re.findall(r"(\d+)/\d+ \[", text))
+
+
+def once(when: Callable[[str], object], do: Callable[[], object]) -> Callable[[str], None]:
+    """Give a watcher of a cell's text that does something the first time that it says so."""
+    done: list[object] = []
+
+    def watch(text: str) -> None:
+        if not done and when(text):
+            done.append(do())
+
+    return watch
+
+
+def killed_and_run_again(book: Notebook, when: Callable[[str], object], **how: bool) -> str:
+    """Kill the notebook's kernel while the workflow runs, then run all cells from the top."""
+    book.run(stop=RUN)
+    book.kill_during(RUN, when, **how)
+    return book.run()
+
+
+# A workflow that needs no torch, and one that needs a secret.
+TELL = """
+jobs:
+  job:
+    uses: script@v1
+    outputs:
+      data: {type: dataset, with: {ref: told}}
+    with:
+      image: bash:5
+      script: |-
+        echo "${TOKEN:+it has ${#TOKEN} characters and is $TOKEN}"
+        echo something > /outputs/data/file
+"""
+SECRET = TELL.replace("outputs:", "env: {TOKEN: secret:MY_TOKEN}\n    outputs:")
+
+# One result everywhere
+
+
+def test_in_colab_everything_runs_and_is_on_drive(
+    repository: Repository, machines: Machines, cloud: Cloud, expected: str
+) -> None:
+    machine = machines.colab(cloud, env=ENV)
+    before = machine.run("python", "-m", "pip", "freeze")
+    book = open_notebook(machine, repository, as_onnx=False, download=True, show_tensorboard=True)
+    text = book.run()
+    assert set(before.splitlines()) <= set(machine.run("python", "-m", "pip", "freeze").split("\n"))
+    assert "engine machine" in text and "test examples right" in text
+    assert [o.data for o in book.outputs("6. Look") if "image/png" in o.get("data", {})][1:]
+    assert "[application/javascript]" in book.text("6. TensorBoard")
+    assert "Safe: /content/drive/MyDrive/gradlab/my_model" in book.text("7. Leave")
+    assert [event["event"] for event in cloud.events()][-1] == "unmount"
+    assert model(cloud.files / KEPT) == expected
+
+
+def test_in_a_gradient_notebook_the_same_bytes_come_out(
+    small: Path, machines: Machines, tmp_path: Path, expected: str
+) -> None:
+    notebooks, storage = tmp_path / "notebooks", tmp_path / "storage"
+    shutil.copytree(small, notebooks)
+    machine = machines.gradient(notebooks, storage, env=ENV)
+    path = notebooks / "notebooks/train.ipynb"
+    text = machine.notebook(path, show_tensorboard=False).run()
+    assert "The code is the checkout in which this notebook lies" in text
+    assert "Safe: /storage/my_model" in text
+    assert model(storage / "my_model") == expected
+
+
+def test_under_bubblewrap_the_same_bytes_come_out(
+    small: Path, tmp_path: Path, machines: Machines, expected: str
+) -> None:
+    lab = Lab(small, tmp_path / "storage")
+    lab.run("gradlab", "run", "train", "--engine", "bubblewrap")
+    assert model(lab.storage) == expected
+
+
+def test_a_run_that_died_in_colab_ends_on_gradient_with_the_same_bytes(
+    repository: Repository,
+    small: Path,
+    machines: Machines,
+    cloud: Cloud,
+    tmp_path: Path,
+    expected: str,
+) -> None:
+    colab = machines.colab(cloud, env=ENV)
+    book = open_notebook(colab, repository)
+    book.run(stop=RUN)
+    book.kill_during(RUN, lambda _: a_save_is_in(cloud))
+    colab.die()
+    notebooks, storage = tmp_path / "notebooks", tmp_path / "storage"
+    shutil.copytree(small, notebooks)
+    shutil.copytree(cloud.files / KEPT, storage / "my_model")
+    machine = machines.gradient(notebooks, storage, env=ENV)
+    text = machine.notebook(notebooks / "notebooks/train.ipynb", show_tensorboard=False).run()
+    assert re.search(r"carrying on at step [1-9]", text)
+    assert model(storage / "my_model") == expected
+
+
+# Cut off on one machine
+
+
+@pytest.mark.parametrize("children", [False, True], ids=["kernel", "all"])
+def test_a_kernel_that_is_killed_in_the_run_costs_the_steps_since_the_last_save(
+    repository: Repository,
+    machines: Machines,
+    cloud: Cloud,
+    expected: str,
+    children: bool,
+) -> None:
+    book = open_notebook(machines.colab(cloud, env=ENV), repository)
+    text = killed_and_run_again(book, training, children=children)
+    assert re.search(r"carrying on at step [1-9]", text)
+    # The kernel alone: the run notices and saves. All of it: the steps since are counted.
+    assert ("steps after the last save were lost and are done again" in text) == children
+    assert model(cloud.files / KEPT) == expected
+
+
+def test_a_kernel_that_is_killed_in_any_other_cell_costs_nothing(
+    repository: Repository, machines: Machines, cloud: Cloud, expected: str
+) -> None:
+    repository.commit({".gradient/workflows/tell.yaml": TELL})
+    book = open_notebook(machines.colab(cloud, env=ENV), repository, workflow="tell")
+    others = [number for number in range(len(book.cells)) if number != book.cell(RUN)]
+    for number in others:
+        book.run(stop=number)
+        with contextlib.suppress(AssertionError):  # a cell that was too quick
+            book.kill_during(number, lambda _: True, children=True)
+    book.set(workflow="train")
+    assert "Safe" in book.run()
+    assert model(cloud.files / KEPT) == expected
+
+
+def test_a_stop_saves_and_running_again_carries_on(
+    repository: Repository, machines: Machines, expected: str, tmp_path: Path, small: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(small, home)
+    machine = machines.jupyter(home, env=ENV)
+    book = machine.notebook(home / "notebooks/train.ipynb", show_tensorboard=False)
+    book.run(stop=RUN)
+    with pytest.raises(CellError, match="Stopped, and saved") as error:
+        book.run_cell(RUN, watch=once(training, book.interrupt))
+    assert error.value.traceback == error.value.evalue
+    assert re.search(r"carrying on at step [1-9]", book.run_cell(RUN))
+    assert model(home / "storage") == expected
+
+
+# Drive at its worst
+
+FAULTS = {
+    "uploads that lag behind": {"upload_seconds": 1.0},
+    "nothing is ever uploaded": {"upload_seconds": "never"},
+    "no rename, no append, no link, no lock, small folders": {
+        "rename": "EIO",
+        "append_stays_empty": True,
+        "symlink": "EPERM",
+        "locks": "ENOSYS",
+        "entries": 60,
+    },
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_machine_that_is_taken_back_is_followed_by_another(
+    repository: Repository, machines: Machines, cloud: Cloud, expected: str, fault: str
+) -> None:
+    faults = FAULTS[fault]
+    cloud.faults(**faults)
+    machine = machines.colab(cloud, env=ENV)
+    book = open_notebook(machine, repository)
+    book.run(stop=RUN)
+    lost = faults.get("upload_seconds") == "never"
+    book.kill_during(RUN, training if lost else lambda _: a_save_is_in(cloud))
+    machine.die()
+    if lost:
+        cloud.faults()
+    text = open_notebook(machines.colab(cloud, env=ENV), repository).run()
+    assert re.search(r"carrying on at step [1-9]", text) or lost
+    assert model(cloud.files / KEPT) == expected
+
+
+def test_a_drive_that_dies_in_the_run_is_mounted_again(
+    repository: Repository, machines: Machines, cloud: Cloud, expected: str
+) -> None:
+    book = open_notebook(machines.colab(cloud, env=ENV), repository)
+    book.run(stop=RUN)
+    cloud.faults(crash_at_write=30)
+    text = book.run_cell(RUN, watch=lambda text: "mounting it again" in text and cloud.faults())
+    assert "Google Drive is there again." in text
+    book.run()
+    assert model(cloud.files / KEPT) == expected
+
+
+@pytest.mark.parametrize("quota", ["ENOSPC", "EDQUOT"])
+def test_a_drive_that_is_full_ends_the_run_and_loses_nothing(
+    repository: Repository, machines: Machines, cloud: Cloud, expected: str, quota: str
+) -> None:
+    book = open_notebook(machines.colab(cloud, env=ENV), repository)
+    book.run(stop=RUN)
+    cloud.faults(quota=20_000, quota_error=quota)
+    with pytest.raises(CellError, match="exit status 1"):
+        book.run_cell(RUN)
+    assert os.strerror(getattr(errno, quota)) in book.text(RUN)
+    cloud.faults()
+    assert "finished at step 640 of 640" in book.run()
+    assert model(cloud.files / KEPT) == expected
+
+
+def test_a_drive_that_fails_for_a_while_is_waited_for(
+    repository: Repository, machines: Machines, cloud: Cloud, expected: str
+) -> None:
+    book = open_notebook(machines.colab(cloud, env=ENV), repository)
+    book.run(stop=RUN)
+    fail = once(training, lambda: cloud.faults(eio=[{"until": time.time() + 6}]))
+    book.run_cell(RUN, watch=fail)
+    book.run()
+    assert model(cloud.files / KEPT) == expected
+
+
+# Beside training
+
+VALUE = "only-in-the-environment"
+
+
+def test_on_a_newer_python_a_job_gets_the_service_s_secret(
+    repository: Repository, machines: Machines, cloud: Cloud
+) -> None:
+    repository.commit({".gradient/workflows/tell.yaml": SECRET})
+    cloud.user(secrets={"MY_TOKEN": VALUE})
+    machine = machines.colab(cloud, python="3.13", env=ENV)
+    book = open_notebook(machine, repository, workflow="tell")
+    assert "As it was: torch 2.11.0" in book.run(stop="4. Check")
+    with pytest.raises(CellError, match="gradlab doctor: see above"):
+        book.run_cell("4. Check")  # there is no torch on this machine but in name
+    assert f"it has {len(VALUE)} characters and is ***" in book.run_cell(RUN)
+    assert "told:v1-" in book.run_cell("6. Look")
+    assert "Safe" in book.run_cell("7. Leave")
+    assert VALUE not in book.text()
+    for folder in (cloud.files, machine.path("/content"), machine.path("/tmp")):
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert not [path for path in files if VALUE.encode() in path.read_bytes()]
+
+
+def test_what_the_service_brought_is_kept_or_the_requirement_that_forbids_it_named(
+    repository: Repository, machines: Machines
+) -> None:
+    repository.commit({"requirements.txt": "numpy<1.20\n"})
+    machine = machines.kaggle()
+    before = machine.run("python", "-m", "pip", "freeze")
+    book = open_notebook(machine, repository)
+    with pytest.raises(CellError, match="Not installed"):
+        book.run(stop="4. Check")
+    text = book.text("3. Install")
+    assert "numpy<1.20" in text and "lower bounds are best" in text
+    assert machine.run("python", "-m", "pip", "freeze") == before
+
+
+def test_the_model_is_taken_as_onnx_and_downloaded(
+    repository: Repository, machines: Machines, tmp_path: Path, small: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(small, home)
+    book = machines.jupyter(home, env=ENV).notebook(home / "notebooks/train.ipynb")
+    book.set(show_tensorboard=False, as_onnx=True, download=True)
+    text = book.run()
+    assert "train.onnx: the same as" in text
+    assert (home / "exports/train.onnx").stat().st_size > 1_000

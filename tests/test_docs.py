@@ -1,0 +1,270 @@
+"""The pages: links lead somewhere, commands work, the tutorial does what it shows."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from scripts import reference
+
+from .conftest import TEMPLATE, generate
+from .pages import PACKAGE, TUTORIAL, Page, Shell, pages_of, plain
+from .test_template import PROJECT
+
+BLOCKS = {"", "sh", "text", "python", "diff", "mermaid", "yaml"}
+
+# In this order in one project, with what they have to print.
+RUN = {
+    "make help": "List the targets",
+    "gradlab doctor": "storage",
+    "gradlab check": "2 files: 0 errors, 0 warnings",
+    "gradlab show train": "flowchart LR",
+    "gradlab run train --dry-run": "would be",
+    "gradlab datasets add my_model-data data": "my_model-data:v1-",
+    "gradlab datasets": "my_model-data:v1-",
+    "gradlab datasets show my_model-data": "table.csv",
+    "gradlab datasets verify": "  ok  1 files",
+    "python -m my_model train": "Finished.",
+    "python -m my_model train --max-minutes 30": "finished at step",
+    "python -m my_model train --fresh": "The earlier run is kept in",
+    "python -m my_model train --name wider --model.width 64": "Finished.",
+    "python -m my_model evaluate": "of 360 test examples right.",
+    "python -m my_model export": "model.onnx: the same as",
+    "gradlab compare storage/runs/*": "The best is ",
+}
+GRADIENT = "tests/gradient/test_readme.py::"
+GRADIENT += "test_the_readme_leads_from_a_fresh_project_to_a_run_on_gradient"
+INSTALLED = "tests/gradient/test_cli.py::test_the_command_of_the_message_works_when_pasted"
+ELSEWHERE = {
+    "cookiecutter gh:org/cookiecutter-gradient-colab": (
+        "tests/test_use.py::test_the_template_is_used_from_git_at_a_tag"
+    ),
+    "gradlab run train": (
+        "tests/test_own_workflows.py::"
+        "test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time"
+    ),
+    "gradlab run sweep": (
+        "tests/test_own_workflows.py::test_the_sweep_keeps_the_best_model_and_shows_the_comparison"
+    ),
+    "torchrun --nproc-per-node 2 -m my_model train": (
+        "tests/training/test_distributed.py::"
+        "test_two_processes_resumed_by_two_end_with_the_same_bytes"
+    ),
+    'git init --initial-branch main && git add --all && git commit --message "Start"': GRADIENT,
+    "git remote add origin https://github.com/your-github-name/my_model": GRADIENT,
+    "git push --set-upstream origin main": GRADIENT,
+    "python3 -m venv ~/.cache/gradlab/gradient": INSTALLED,
+    "~/.cache/gradlab/gradient/bin/python -m pip install --requirement requirements/gradient.txt": (
+        INSTALLED
+    ),
+    "~/.cache/gradlab/gradient/bin/gradient apiKey": GRADIENT,
+    "gradlab setup --dry-run": GRADIENT,
+    "gradlab setup": GRADIENT,
+    "gradlab submit train": GRADIENT,
+    "gradlab setup --notebook free-gpu": GRADIENT,
+}
+NOT_RUN = {
+    "make demo": "fetches packages; what it runs then is `gradlab run train`",
+    "make test": "runs this very test",
+    "make test TESTS=\"-m 'not slow'\"": "runs this very test",
+    "make lint": "runs before the tests, in .ci/run",
+    "make bench": "measures, for which nothing else may run",
+    "make docs": "writes docs/reference.md, which is compared below",
+    'pip install "cookiecutter>=2.1.1"': "fetches packages",
+    "python -m pip install --editable .": "fetches the build backend",
+    'python -m pip install --editable ".[dev]"': "fetches packages",
+    'pip install -e ".[export]"': "fetches packages",
+    "tensorboard --logdir storage/runs": "serves until it is stopped",
+}
+
+OWN = re.compile(rf"(?:^| )(gradlab|-m {PACKAGE})\b(.*)")
+CHANGING = re.compile(r"\b(?:v\d+-[a-z0-9]{6}|mo[0-9a-f]{13}|\d[\d,.:]*)|-{5,}")
+
+
+@pytest.fixture(scope="module")
+def pages(project: Path) -> list[Page]:
+    """All pages: those of the template and those of a project."""
+    return pages_of(TEMPLATE) + pages_of(project)
+
+
+def test_every_link_leads_somewhere(pages: list[Page]) -> None:
+    broken = [
+        f"{place}: {target}: {problem}"
+        for page in pages
+        for place, target in page.links()
+        if (problem := what_is_wrong(page, target))
+    ]
+    assert broken == []
+    assert sum(len(list(page.links())) for page in pages) > 20
+
+
+def what_is_wrong(page: Page, target: str) -> str:
+    """Say what is wrong with a link, or nothing; of other sites only the form is looked at."""
+    url = urlsplit(target)
+    if url.scheme or url.netloc:
+        sound = url.scheme == "https" and re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", url.netloc)
+        return "" if sound and not re.search(r"[\s{}<>|]", target) else "no sound https address"
+    path = page.root / Path(page.name).parent / unquote(url.path) if url.path else None
+    there = path or page.root / page.name
+    if not there.resolve().is_relative_to(page.root.resolve()):
+        return "leads out of the repository"
+    if not there.exists():
+        return "no such file"
+    if url.fragment and there.suffix == ".md":
+        other = Page(page.root, os.path.relpath(there, page.root))
+        return "" if url.fragment in other.anchors() else "no such heading"
+    return ""
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# A `b`-c, d\n\n[x](page.md#a-b-c-d) <a href='#b-c'>\n")
+    page = Page(tmp_path, "page.md")
+    assert [what_is_wrong(page, target) for _, target in page.links()] == ["", "no such heading"]
+    wrong = ["other.md", "#none", "../page.md", "http://a.org", "https://a b.org", "https://local"]
+    assert all(what_is_wrong(page, target) for target in wrong)
+
+
+def test_every_command_is_run_by_a_test_or_marked_with_why_not(pages: list[Page]) -> None:
+    known = {*RUN, *ELSEWHERE, *NOT_RUN}
+    found = [command for page in pages for command in page.commands()]
+    assert [f"{place}: {text}" for place, text in found if text not in known] == []
+    assert known - {text for _, text in found} == set()
+
+
+def test_every_block_is_of_a_kind_that_is_looked_at(pages: list[Page]) -> None:
+    for page in pages:
+        for node in page.of("fence"):
+            assert node.info.split(" ")[0] in BLOCKS, page.at(node)
+
+
+@pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
+def test_the_tests_that_run_a_command_elsewhere_are_there(test: str) -> None:
+    file, _, name = test.partition("::")
+    tree = ast.parse((TEMPLATE / file).read_text("utf-8"))
+    assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """What --help prints for each program and each of its commands."""
+    found = {}
+    for program, commands in reference.programs().items():
+        called = plain(program)
+        found[called] = reference.help_of(program, commands)
+        for command in commands:
+            name = command.__name__.removesuffix("_command")
+            found[f"{called} {name}"] = reference.help_of(program, commands, name)
+    return found
+
+
+def test_commands_and_options_are_spelled_as_the_programs_do(
+    pages: list[Page], helps: dict[str, str]
+) -> None:
+    checked = 0
+    for page in pages:
+        mentioned = [(page.at(node), text) for node, text in page.mentions()]
+        for place, text in [*mentioned, *page.commands()]:
+            if OWN.search(text):
+                checked += 1
+                assert not misspelled(text, helps), f"{place}: {text}"
+    assert checked > 40
+
+
+def misspelled(command: str, helps: dict[str, str]) -> list[str]:
+    """Give the words of a command that the help of the program doesn't have."""
+    match = OWN.search(command)
+    assert match
+    program, words = match[1].replace("-m", "python -m"), shlex.split(match[2])
+    if words and not words[0].startswith("-"):
+        program = f"{program} {words.pop(0)}"
+    if program not in helps:
+        return [program]
+    options = re.findall(r"--[\w.-]+", helps[program])
+    return [word for word in words if word.startswith("--") and word not in options]
+
+
+@pytest.mark.parametrize("command", ["gradlab chekc", "gradlab run train --dryrun"])
+def test_a_misspelled_command_is_found(helps: dict[str, str], command: str) -> None:
+    assert misspelled(command, helps)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_every_target_of_make_exists(pages: list[Page]) -> None:
+    commands = {text for page in pages for _, text in page.commands() if text.startswith("make ")}
+    assert len(commands) > 3
+    for command in commands:
+        done = subprocess.run(
+            [*shlex.split(command), "--dry-run"], cwd=TEMPLATE, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_the_reference_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert reference.PAGE.read_text("utf-8") == reference.page(), "make docs"
+
+
+def test_every_environment_variable_of_the_kit_is_explained() -> None:
+    code = "".join(path.read_text("utf-8") for path in (PROJECT / "src/gradlab").rglob("*.py"))
+    used = set(re.findall(r"GRADLAB_[A-Z_]*[A-Z]", code))
+    lines = (TEMPLATE / "docs/workflows.md").read_text("utf-8").splitlines()
+    rows = [line.split("|")[1] for line in lines if line.startswith("| `GRADLAB_")]
+    explained = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    # Between git and its helper only.
+    assert explained == {name for name in used if not name.startswith("GRADLAB_GIT")}
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_pages_work_in_a_fresh_project(tmp_path: Path) -> None:
+    project = generate(tmp_path, {})
+    settings = project / "src" / PACKAGE / "config.py"
+    text = settings.read_text("utf-8").replace("epochs: int = 60", "epochs: int = 2")
+    settings.write_text(text, "utf-8")
+    (project / "data").mkdir()
+    (project / "data/table.csv").write_text("1,2\n")
+    shell = Shell(project, tmp_path / "tools")
+    for command, shown in RUN.items():
+        folder = TEMPLATE if command.startswith("make ") else project
+        assert shown in (printed := shell.run(command, folder)), f"{command}\n{printed}"
+
+
+@pytest.mark.slow
+def test_the_tutorial_does_what_it_shows(tmp_path: Path) -> None:
+    project = generate(tmp_path, {})
+    page, shell, printed = Page(TEMPLATE, TUTORIAL), Shell(project, tmp_path / "tools"), ""
+    for node in page.of("fence"):
+        kind, _, path = node.info.partition(" ")
+        if kind == "python":
+            (project / path).write_text(node.content, "utf-8")
+        elif kind == "diff":
+            subprocess.run(["git", "apply"], cwd=project, input=node.content, text=True, check=True)
+        elif kind == "sh":
+            printed = shell.run(node.content)
+        elif kind == "text":
+            missing = not_printed(
+                node.content, printed.replace(f"{project}/", "").replace(str(project), PACKAGE)
+            )
+            assert not missing, f"{page.at(node)}: {missing}\n{printed}"
+    shell.run(f"python -m ruff check {project} && python -m ruff format --check {project}")
+
+
+def not_printed(shown: str, printed: str) -> str:
+    """Give the first line of a page's output that a program did not print in its place."""
+    lines = iter([common(line) for line in printed.splitlines()])
+    for line in shown.splitlines():
+        if line != "..." and common(line) not in lines:
+            return line
+    return ""
+
+
+def common(line: str) -> str:
+    """Leave out what differs from run to run: numbers, ids and the widths of columns."""
+    return " ".join(CHANGING.sub("N", line).split())
