@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 RUFF := $(RUN)ruff
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs picture clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,12 @@ lint: $(READY) ## Check style, format and types of the template (a fresh project
 
 bench: $(READY) ## Measure what surviving costs, side by side; prints ratios
 	@for file in benchmarks/*.py; do $(RUN)python $$file || exit 1; done
+
+docs: $(READY) ## Write docs/reference.md from the code
+	$(RUN)python scripts/reference.py
+
+picture: $(READY) ## Take docs/notebook.png in a browser (needs chromium and chromium-driver)
+	$(RUN)python scripts/picture.py
 
 clean: ## Remove .venv, ./demo and caches
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
