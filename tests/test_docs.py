@@ -30,7 +30,7 @@ RUN = {
     "gradlab datasets add my_model-data data": "my_model-data:v1-",
     "gradlab datasets": "my_model-data:v1-",
     "gradlab datasets show my_model-data": "table.csv",
-    "gradlab datasets verify": "  ok  1 files",
+    "gradlab datasets verify": "  ok  1 file,",
     "python -m my_model train": "Finished.",
     "python -m my_model train --max-minutes 30": "finished at step",
     "python -m my_model train --fresh": "The earlier run is kept in",

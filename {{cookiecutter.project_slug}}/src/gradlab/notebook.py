@@ -129,7 +129,7 @@ def look(workflow: str) -> None:
     root, seen = session.project_root(), set[str]()
     with _messages():
         for version, folder in _versions(root, workflow):
-            print(f"data set {version}  {version.created}  {len(version.tree.files)} files")
+            print(f"data set {version}, made {version.created}")
             for path, file in version.tree.files.items():
                 if path.endswith(".png") and file.sha256 not in seen:
                     seen.add(file.sha256)

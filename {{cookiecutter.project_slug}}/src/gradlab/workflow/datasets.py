@@ -328,4 +328,5 @@ def _add(store: Store, reference: str, folder: Path) -> int:
 
 
 def _summary(version: Version) -> str:
-    return f"{len(version.tree.files)} files, {tree.human(version.tree.size)}"
+    count = len(version.tree.files)
+    return f"{count} file{'s' * (count != 1)}, {tree.human(version.tree.size)}"
