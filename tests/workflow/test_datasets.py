@@ -22,7 +22,7 @@ def folder(project: Project, **files: str) -> Path:
 def test_a_folder_becomes_a_version_and_the_next_one_another(project: Project) -> None:
     first = project.ok("datasets", "add", "digits", str(folder(project, a="one")))
     second = project.ok("datasets", "add", "digits", str(folder(project, a="two")))
-    assert re.match(r"digits:v1-\w{6}  1 files, 3 B", first)
+    assert re.match(r"digits:v1-\w{6}  1 file, 3 B", first)
     assert second.startswith("digits:v2-")
     old, new = project.versions("digits")
     assert (old / "data" / "a").read_text() == "one"
