@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,14 +183,16 @@ def _start_tensorboard(options: list[str]) -> int:
         earlier.wait()
     # By this very Python: its folder of programs need not be in the PATH of a notebook.
     command = [sys.executable, "-m", "tensorboard.main", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    STARTED[:] = [process]
-    while process.poll() is None:
-        if found := [info.port for info in manager.get_all() if info.pid == process.pid]:
-            return int(found[0])
-        time.sleep(0.2)
-    words = process.stderr.read().decode("utf-8", "replace") if process.stderr else ""
-    raise Ended(f"TensorBoard did not start: {words.strip()}")
+    with tempfile.TemporaryFile() as words:  # not a pipe, which would be full one day
+        process = subprocess.Popen(command, stdout=words, stderr=words)
+        STARTED[:] = [process]
+        while process.poll() is None:
+            if found := [info.port for info in manager.get_all() if info.pid == process.pid]:
+                return int(found[0])
+            time.sleep(0.2)
+        words.seek(0)
+        said = words.read().decode("utf-8", "replace").strip()
+    raise Ended(f"TensorBoard did not start: {said}")
 
 
 def take(workflow: str, as_onnx: bool, download: bool) -> None:
@@ -225,7 +228,9 @@ def _export(root: Path, model: Path) -> Path:
 
 def _download(root: Path, path: Path) -> None:
     if session.service() == "colab":
-        import_module("google.colab.files").download(str(path))
+        from google.colab import files
+
+        files.download(str(path))
         return
     (root / "exports").mkdir(exist_ok=True)
     here = path if path.is_relative_to(root) else Path(shutil.copy(path, root / "exports"))
@@ -236,13 +241,16 @@ def _download(root: Path, path: Path) -> None:
 def leave() -> None:
     """Verify what is kept, bring it to Google Drive where it lies there, and say what is safe."""
     root = session.project_root()
-    with _messages():
+    try:
         storage = _storage(root)
-        run("datasets", "verify")
-    drive = session.filesystem(storage.path) == session.DRIVE
-    if drive:
+    except GradlabError:  # Drive isn't mounted
+        print("Google Drive is not mounted here: nothing is left to be brought there.")
+        return
+    whole = _verify()
+    if session.filesystem(storage.path) == session.DRIVE:
         _flush()
-    print(f"\n{'Safe' if storage.persistent else '! NOT safe'}: {storage.path} ({storage.why})")
+    safe = storage.persistent and whole
+    print(f"\n{'Safe' if safe else '! NOT safe'}: {storage.path} ({storage.why})")
     if not storage.persistent:
         print("  Download what you need before the session ends, or keep things on Google Drive.")
     edits = _git(root, "status", "--short")
@@ -253,10 +261,22 @@ def leave() -> None:
     print("To carry on, open this notebook again and run all cells.")
 
 
+def _verify() -> bool:
+    """Read all data sets back and tell whether they are as they were written."""
+    try:
+        run("datasets", "verify")
+    except Ended:
+        print("! What is damaged above can't be used: run the workflow once more to make it anew.")
+        return False
+    return True
+
+
 def _flush() -> None:
+    from google.colab import drive
+
     try:
         print("Bringing everything to Google Drive ...", flush=True)
-        import_module("google.colab.drive").flush_and_unmount()
+        drive.flush_and_unmount()
     except Exception as error:  # of the service, with no common base
         raise Ended(
             f"! Google Drive did not take everything: {error}\n"

@@ -88,8 +88,11 @@ def _safe(name: str) -> str:
 def _secrets(selected: Sequence[Job]) -> dict[str, str]:
     wanted = sorted({name for job in selected for name in wanted_secrets(job)})
     if missing := [name for name in wanted if not os.environ.get(name)]:
+        own = " or, in a notebook, put it into the service's secrets and allow it to be read"
+        hint = own if session.service() in ("colab", "kaggle") else ""
         raise GradlabError(
-            f"the secret {', '.join(missing)} is missing: set an environment variable of that name"
+            f"the secret {', '.join(missing)} is missing: set an environment variable of that "
+            f"name{hint}"
         )
     return {name: os.environ[name] for name in wanted}
 
