@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 READY := $(VENV)/.ready
 RUFF := $(RUN)ruff
+INSTALL := $(RUN)python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench docs picture clean
@@ -11,7 +12,7 @@ RUFF := $(RUN)ruff
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(READY) ## Generate a project in ./demo and run its workflow; give it again to carry on
+demo: $(VENV)/.demo ## Generate a project in ./demo and run its workflow; give it again to carry on
 	@$(RUN)python scripts/demo.py
 
 test: $(READY) ## Run all tests (TESTS="-m 'not slow'" for the fast ones)
@@ -28,16 +29,22 @@ bench: $(READY) ## Measure what surviving costs, side by side; prints ratios
 docs: $(READY) ## Write docs/reference.md from the code
 	$(RUN)python scripts/reference.py
 
-picture: $(READY) ## Take docs/notebook.png in a browser (needs chromium and chromium-driver)
+picture: $(READY) ## Take the README's pictures (needs chromium and chromium-driver)
+	$(RUN)python scripts/record_terminal.py
 	$(RUN)python scripts/picture.py
 
 clean: ## Remove .venv, ./demo and caches
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
 
-$(READY): requirements/dev.txt requirements/constraints.txt {{cookiecutter.project_slug}}/requirements.txt
+# The demo needs less than the tests, and a newcomer shouldn't wait for the rest. Each stamp holds the
+# seconds that its installation took.
+$(READY): $(VENV)/.demo requirements/dev.txt
+	@echo "Installing what the tests need into $(VENV) ..."
+	@begun=$$(date +%s); $(INSTALL) -r requirements/dev.txt && echo $$(($$(date +%s) - begun)) > $@
+
+$(VENV)/.demo: requirements/demo.txt requirements/constraints.txt {{cookiecutter.project_slug}}/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(RUN)python -m pip install --quiet --disable-pip-version-check \
-	  -r requirements/dev.txt -c requirements/constraints.txt
-	@touch $@
+	@echo "Installing PyTorch and what the project needs into $(VENV) ..."
+	@begun=$$(date +%s); $(PYTHON) -m venv $(VENV) && $(INSTALL) -r requirements/demo.txt \
+	  && echo $$(($$(date +%s) - begun)) > $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from .lab import Lab
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 Bake = Callable[..., Path]
+
+# Of a suite that was started in the background, all processes would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest --hypothesis-profile thorough tries more.
 settings.register_profile("short", max_examples=40, deadline=None)

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -158,10 +159,13 @@ def typed(desk: Desk, keys: bytes) -> tuple[int, str]:
         preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
     )
     os.close(end)
+    # However it goes wrong, nobody waits at the question for ever.
+    limit = threading.Timer(60, process.kill)
+    limit.start()
     shown = b""
     while b"(not shown):" not in shown:
         shown += os.read(terminal, 1000)
-    while termios.tcgetattr(terminal)[3] & termios.ECHO:
+    while process.poll() is None and termios.tcgetattr(terminal)[3] & termios.ECHO:
         time.sleep(0.01)
     os.write(terminal, keys)
     try:
@@ -170,6 +174,7 @@ def typed(desk: Desk, keys: bytes) -> tuple[int, str]:
     except OSError:  # the other end is closed
         pass
     os.close(terminal)
+    limit.cancel()
     return process.wait(30), shown.decode()
 
 
