@@ -13,9 +13,9 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jinja2 import (
@@ -33,6 +33,8 @@ HERE = Path(__file__).parent
 QUESTIONS: dict[str, Any] = json.loads((HERE / "cookiecutter.json").read_text("utf-8"))
 ASKED = {name for name in QUESTIONS if not name.startswith("_")}
 FOLDER = "{{cookiecutter.project_slug}}"
+# libyaml's, where PyYAML was built with it, is ten times as fast.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Raw in JSON strings, but refused by TOML or YAML, or read as a line's end.
 UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 # A cell of notebooks/*.py: its kind, its id and its text.
@@ -63,8 +65,7 @@ class Catalogue(Extension):
         setattr(environment, "from_string", lambda source: Source(source, compiler))  # noqa: B010
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A text that cookiecutter is about to render; an answer stays as it was typed."""
 
     text: str
@@ -72,6 +73,8 @@ class Source:
 
     def render(self, **context: Any) -> str:
         """Render the text, unless it is an answer."""
+        if "{" not in self.text:
+            return self.text  # as most paths: compiling them would take longer than all else
         answers = context["cookiecutter"]
         if not answers.keys() >= ASKED and self.text not in QUESTIONS.values():
             return self.text
@@ -131,6 +134,7 @@ def comparison(context: Context) -> str:
     return _render(context, HERE / "services.md", services())
 
 
+@cache
 def services() -> dict[str, Any]:
     """Read services.yaml, with the lists of machines that it refers to."""
     path = HERE / "services.yaml"
@@ -180,10 +184,11 @@ def _line(path: Path, place: list[str | int]) -> int:
     return line
 
 
+@cache
 def _mapping(path: Path, otherwise: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), LOADER)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CatalogueError(f"{path}:{line}: {error.problem}") from error

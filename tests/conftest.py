@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -22,8 +23,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest --hypothesis-profile thorough tries more.
 settings.register_profile("short", max_examples=40, deadline=None)
-settings.register_profile("thorough", max_examples=2_000, deadline=None)
+settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile("short")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep cookiecutter's records out of the home folder, and its settings out of the tests."""
+    folder = tmp_path_factory.mktemp("cookiecutter")
+    places = {f"{name}_dir": str(folder / name) for name in ("replay", "cookiecutters")}
+    (folder / "config.yaml").write_text(json.dumps(places))
+    os.environ["COOKIECUTTER_CONFIG"] = str(folder / "config.yaml")
 
 
 @pytest.fixture
@@ -54,7 +64,6 @@ def generate(folder: Path, answers: dict[str, Any]) -> Path:
         cookiecutter(
             str(TEMPLATE),
             no_input=True,
-            default_config=True,
             extra_context=answers,
             output_dir=str(folder),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 import subprocess
 import sys
@@ -14,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cookiecutter.exceptions import FailedHookException
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 
 from .conftest import TEMPLATE, Bake, generate
+from .sound import assert_sound, links, texts
+from .test_template import ANSWERS
 
 NASTY = [
     "quotes \" and ' and `",
@@ -43,59 +43,127 @@ NASTY = [
     "| no | table |",
     "https://example.com/_not_slanted_",
     "%s %d {0} {name}",
+    "\u202eright to left\u202c \u0645\u0631\u062d\u0628\u0627",
+    "!!python/object/apply:os.system [id]",
+    "~",
+    "null",
+    "@OWNER@ @REPOSITORY@",
+    "${{ secrets.TOKEN }}",
+    "](x) ![a](b) [c]: d",
+    "<b>&amp;</b> &lt;",
+    "&" * 200,
 ]
 
 
-# What no answer may hold: control characters, line ends and half an emoji.
-LINES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=200)
+# Pieces of the languages that answers end up in; texts of them are odder than random ones.
+PIECES = [*"\"'`\\ #:&*!|>%@{}[]()<>-=,;$~.", "{{", "}}", "{%", "%}", "{#", "#}", "'''", '"""']
+PIECES += [
+    "<!--",
+    "-->",
+    "[a](b)",
+    "![",
+    "***",
+    "___",
+    "~~",
+    "1. ",
+    "- ",
+    "a",
+    "b c",
+    "é",
+    "e\u0301",
+]
+PIECES += ["\U0001f525", "\u05e9\u05dc", "\u202e", "\ufeff", "${{ github.token }}", "$(id)", "con"]
+PIECES += ["!!python/object", "@REPOSITORY@", "cookiecutter.author"]
+ENDS = [*"\n\r\t\0\x85\u2028\ud800"]  # which no answer may hold
+LINE = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=200),
+    st.lists(st.sampled_from(PIECES), max_size=30).map("".join),
+)
+ODD = st.one_of(
+    LINE, st.text(max_size=300), st.lists(st.sampled_from(PIECES + ENDS), max_size=30).map("".join)
+)
+SLUG = st.from_regex(r"[a-z][a-z0-9_]{0,30}", fullmatch=True)
+OWNER = st.from_regex(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,18}", fullmatch=True)
+ANY = {
+    "project_name": ODD,
+    "project_slug": st.one_of(SLUG, ODD),
+    "description": ODD,
+    "author": ODD,
+    "github_owner": st.one_of(OWNER, ODD),
+}
+# Nearly always accepted: one bad answer of five would hide the others.
+TOGETHER = st.fixed_dictionaries(
+    {
+        "project_name": LINE,
+        "project_slug": SLUG,
+        "description": LINE,
+        "author": LINE,
+        "github_owner": OWNER,
+    }
+)
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_nasty_texts_arrive_as_they_were_typed(bake: Bake, text: str) -> None:
     author = f"A {text}"[:200]
-    project = bake(project_name=author, description=text, author=author, license="BSD-3-Clause")
-    assert_sound(project, author, text, author)
+    answers = {"project_name": author, "description": text, "author": author}
+    assert_arrived(bake(**answers, license="BSD-3-Clause"), answers)
 
 
-def assert_sound(project: Path, name: str, description: str, author: str) -> None:
-    metadata = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
-    assert metadata["description"] == description
-    assert metadata["authors"] == [{"name": author}]
-    assert author in (project / "LICENSE").read_text("utf-8")
-    shown = [text.strip() for text in (name, description) if text.strip()]
-    assert texts(project / "README.md")[: len(shown)] == shown
-    for path in [*project.rglob("*.yaml"), *project.rglob("*.yml")]:
-        yaml.safe_load(path.read_text("utf-8"))
-    for path in project.rglob("*.json"):
-        json.loads(path.read_text("utf-8"))
-    for path in project.rglob("*.py"):
-        ast.parse(path.read_text("utf-8"))
+def assert_arrived(project: Path, answers: dict[str, str]) -> None:
+    """All files can be read and say what was typed."""
+    assert_sound(project)
+    asked = {**ANSWERS, "project_slug": project.name, **answers}
+    table = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    assert table["name"] == asked["project_slug"]
+    assert table["description"] == asked["description"]
+    assert table["authors"] == [{"name": asked["author"]}]
+    licence = (project / "LICENSE").read_text("utf-8")
+    assert f" {asked['author']}\n" in licence
+    shown = texts(project / "README.md")
+    assert shown[0] == asked["project_name"].strip()
+    assert not asked["description"].strip() or asked["description"].strip() in shown
+    place = f"{asked['github_owner']}/{asked['project_slug']}"
+    assert table["urls"]["Repository"] == f"https://github.com/{place}"
+    definition = yaml.safe_load((project / "runtimes/cpu.yaml").read_text("utf-8"))
+    assert definition["workspace"] == f"https://github.com/{place}"
+    badge = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/train.ipynb"
+    assert badge in links(project / "README.md")
+    assert badge in (project / "notebooks/train.ipynb").read_text("utf-8")
 
 
-def texts(path: Path) -> list[str]:
-    """List the heading and paragraphs as a reader sees them; other blocks and marks stay marked."""
-    tokens = (
-        MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(path.read_text("utf-8"))
-    )
-    blocks = [token.children or [] for token in tokens if token.type == "inline"]
-    return [
-        "".join(c.content if c.type == "text" else f"<{c.type}>" for c in children).strip()
-        for children in blocks
-    ]
+def assert_refused_or_arrived(answers: dict[str, str]) -> None:
+    """Generate a project; where the answers are refused, nothing is left behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            project = generate(Path(folder), answers)
+        except FailedHookException:
+            assert not list(Path(folder).iterdir())
+        else:
+            assert_arrived(project, answers)
 
 
 @pytest.mark.slow
-@given(name=LINES.filter(str.strip), description=LINES, author=LINES.filter(str.strip))
-def test_any_text_arrives_as_it_was_typed(name: str, description: str, author: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        answers = {"project_name": name, "description": description, "author": author}
-        project = generate(Path(folder), {**answers, "project_slug": "fine"})
-        assert_sound(project, name, description, author)
+@pytest.mark.parametrize("question", ANY)
+def test_any_answer_is_refused_or_arrives_as_it_was_typed(question: str) -> None:
+    @given(ANY[question])
+    def check(answer: str) -> None:
+        assert_refused_or_arrived({"project_slug": "fine", question: answer})
+
+    check()
+
+
+@pytest.mark.slow
+@given(TOGETHER)
+def test_any_answers_together_are_refused_or_arrive_as_they_were_typed(
+    answers: dict[str, str],
+) -> None:
+    assert_refused_or_arrived(answers)
 
 
 def test_jinja_that_is_typed_at_the_prompt_is_text_and_not_run(tmp_path: Path) -> None:
     typed = "{{ 7 * 7 }} {% raw %} {# gone? #} ${#array[@]}"
-    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--default-config"]
+    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE)]
     answers = ["", "", typed, "Ann", "ann", "", "", "2"]
     subprocess.run(
         [*command, "-o", str(tmp_path)],
@@ -104,13 +172,14 @@ def test_jinja_that_is_typed_at_the_prompt_is_text_and_not_run(tmp_path: Path) -
         text=True,
         check=True,
     )
-    assert_sound(tmp_path / "my_model", "My Model", typed, "Ann")
+    given = {"description": typed, "author": "Ann", "github_owner": "ann"}
+    assert_arrived(tmp_path / "my_model", given)
 
 
 def refusal(tmp_path: Path, **answers: str) -> str:
     """Run cookiecutter as a user does, which must fail, and give what it printed."""
     command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
-    command += ["--default-config", "-o", str(tmp_path)]
+    command += ["-o", str(tmp_path)]
     command += [f"{name}={answer}" for name, answer in answers.items()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0, "these answers should have been refused"

@@ -77,6 +77,7 @@ NOT_RUN = {
     "make lint": "runs before the tests, in .ci/run",
     "make bench": "measures, for which nothing else may run",
     "make docs": "writes docs/reference.md, which is compared below",
+    "make picture": "tests/test_browser.py takes the one of the notebook",
     'pip install "cookiecutter>=2.1.1"': "fetches packages",
     "python -m pip install --editable .": "fetches the build backend",
     'python -m pip install --editable ".[dev]"': "fetches packages",

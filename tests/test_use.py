@@ -1,29 +1,41 @@
-"""The template used as templates are: from git, at a tag, from a zip, replayed, generated over."""
+"""The template used as templates are: from git, at a tag, from a zip, by any tool and version."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from .conftest import TEMPLATE
+from .gradient.conftest import find_python
 from .test_template import FILES, JUNK, files
 
 UNWANTED = shutil.ignore_patterns(".git", ".venv", "demo", ".hypothesis", *JUNK)
+# The user's own, where what was fetched once stays.
+UV_CACHE = str(Path.home() / ".cache" / "uv")
+OLDEST = "2.1.0"  # cookiecutter that works; 2.1.1 is asked for, which mends a security hole of it
 GIT = ["git", "-c", "user.name=Ann", "-c", "user.email=ann@example.org"]
 
 
 def generate(home: Path, *arguments: str, code: int = 0) -> str:
     """Run cookiecutter as a user whose home this is, and give what it printed."""
+    return call(home, sys.executable, "-m", "cookiecutter", *arguments, code=code)
+
+
+def call(home: Path, *command: str, code: int = 0) -> str:
+    """Run a command as a user whose home this is, and give what it printed."""
+    env = {name: value for name, value in os.environ.items() if name != "COOKIECUTTER_CONFIG"}
     done = subprocess.run(
-        [sys.executable, "-m", "cookiecutter", *arguments],
+        command,
         cwd=home,
-        env={**os.environ, "HOME": str(home)},
+        env={"UV_CACHE_DIR": UV_CACHE, **env, "HOME": str(home)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -38,29 +50,97 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run([*GIT, *arguments], cwd=folder, check=True, capture_output=True)
 
 
+def commit(folder: Path, subject: str) -> None:
+    """Commit all that is in a folder, which need not be a repository yet."""
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", subject)
+
+
+def copy_template(place: Path) -> Path:
+    """Copy the template as git has it, or would have it: without what tools left in it."""
+    return Path(shutil.copytree(TEMPLATE, place, ignore=UNWANTED))
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the template that a test may change."""
-    return Path(shutil.copytree(TEMPLATE, tmp_path / "template", ignore=UNWANTED))
+    return copy_template(tmp_path / "template")
+
+
+def uvx(home: Path, python: str, version: str, *arguments: str, code: int = 0) -> str:
+    """Run a version of cookiecutter in an environment of its own, as pipx does too."""
+    found, tool = find_python(python), Path(sys.executable).with_name("uvx")
+    if found is None or not tool.exists():
+        pytest.skip(f"uvx or Python {python} is not here")
+    own = [str(tool), "--quiet", "--python", found, "--from", f"cookiecutter=={version}"]
+    return call(home, *own, "cookiecutter", *arguments, code=code)
 
 
 def test_the_template_is_used_from_git_at_a_tag(copy: Path, tmp_path: Path) -> None:
-    git(copy, "init", "--quiet")
-    git(copy, "add", ".")
-    git(copy, "commit", "--quiet", "--message", "first")
+    commit(copy, "first")
     git(copy, "tag", "v1")
     (copy / "cookiecutter.json").write_text("broken")
-    git(copy, "commit", "--quiet", "--all", "--message", "second")
+    commit(copy, "second")
     git(tmp_path, "clone", "--quiet", "--bare", str(copy), "template.git")
     url = f"file://{tmp_path}/template.git"
     generate(tmp_path, url, "--checkout", "v1", "--no-input")
     assert files(tmp_path / "my_model") == FILES
 
 
+def test_the_template_is_used_by_its_short_name_also_a_second_time(
+    copy: Path, tmp_path: Path
+) -> None:
+    commit(copy, "first")
+    git(tmp_path, "clone", "--quiet", "--bare", str(copy), "org/template.git")
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"abbreviations": {"gh": f"file://{tmp_path}/{{0}}.git"}}))
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        options = ["--config-file", str(config), "--no-input", "-o", folder]
+        generate(tmp_path, "gh:org/template", *options)
+        assert files(tmp_path / folder / "my_model") == FILES
+
+
 def test_the_template_is_used_from_a_zip(copy: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, copy.name)
     generate(tmp_path, archive, "--no-input")
     assert files(tmp_path / "my_model") == FILES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [OLDEST, "2.1.1", metadata.version("cookiecutter")])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_any_cookiecutter_that_is_new_enough_does_the_same_on_any_python(
+    project: Path, tmp_path: Path, python: str, version: str
+) -> None:
+    uvx(tmp_path, python, version, str(TEMPLATE), "--no-input")
+    assert files(tmp_path / "my_model") == FILES
+    for name in FILES:
+        assert (tmp_path / "my_model" / name).read_bytes() == (project / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_the_oldest_cookiecutter_takes_answers_as_they_were_typed_or_refuses_them(
+    tmp_path: Path,
+) -> None:
+    typed = '{{ 7 * 7 }} "q" {# gone? #}'
+    uvx(tmp_path, "3.11", OLDEST, str(TEMPLATE), "--no-input", f"author={typed}")
+    assert typed in (tmp_path / "my_model" / "LICENSE").read_text("utf-8")
+    options = ["--no-input", "project_slug=torch"]
+    output = uvx(tmp_path, "3.11", OLDEST, str(TEMPLATE), *options, code=1)
+    assert "is the name of something that the project uses" in output
+    assert not (tmp_path / "torch").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["1.7.3", "1.7.0"])
+def test_an_older_cookiecutter_ends_with_the_version_that_is_needed(
+    tmp_path: Path, version: str
+) -> None:
+    output = uvx(tmp_path, "3.11", version, str(TEMPLATE), code=1)
+    assert output.count("\n") == 1
+    assert "needs_cookiecutter_2_1_or_newer" in output
 
 
 def test_answers_are_replayed(tmp_path: Path) -> None:
@@ -147,3 +227,12 @@ def test_two_versions_of_the_template_in_one_process_do_not_mix(copy: Path, tmp_
     subprocess.run(command, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, check=True)
     spec = tmp_path / "later" / "my_model" / ".gradient" / "workflows" / "train.yaml"
     assert spec.read_text() == "TAKEN UP\n"
+
+
+def test_the_picture_of_a_terminal_is_small_shows_no_local_path_and_loads_nothing() -> None:
+    picture = (TEMPLATE / "docs" / "terminal.svg").read_text("utf-8")
+    assert len(picture) < 150_000
+    assert "Killed" in picture and "carrying&#160;on&#160;at&#160;step" in picture
+    assert not re.search(r"/tmp|/root|/home|url\((?!#)|href=", picture)
+    sums = re.findall(r"\b[0-9a-f]{64}\b", picture)
+    assert len(sums) == 2 and sums[0] == sums[1]

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import sys
 
+from . import session
 from .command import Command
 from .command import main as run
 from .compare import compare_command
 from .doctor import doctor_command
 from .gradient.setup import setup_command
 from .gradient.submit import submit_command
+from .origin import origin
 from .workflow.check import check_command
 from .workflow.datasets import datasets_command
 from .workflow.runner import run_command
@@ -29,7 +31,10 @@ COMMANDS: list[Command] = [
 
 
 def main() -> int:
-    """Run the command that the command line names."""
+    """Run the command that the command line names, or tell the version of the template."""
+    if sys.argv[1:] == ["--version"]:
+        print(origin(session.project_root()))
+        return 0
     return run("gradlab", COMMANDS)
 
 

@@ -1,0 +1,174 @@
+"""A project that takes up later versions of the template with cruft, and tells which it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import TEMPLATE
+from .test_use import commit, copy_template
+
+SLUG = "{{cookiecutter.project_slug}}"
+KIT_FILE = "src/gradlab/progress.py"
+YOURS = "src/my_model/train.py"
+
+
+class Updates:
+    """A template in git, a project made of it by cruft, and a user who edits the project."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.template = copy_template(folder / "template")
+        commit(self.template, "first")
+        self.cruft("create", str(self.template), "--no-input", "--output-dir", str(folder))
+        self.project = folder / "my_model"
+        commit(self.project, "made")
+
+    def cruft(self, *arguments: str, cwd: Path | None = None, code: int = 0) -> str:
+        command = [sys.executable, "-m", "cruft", *arguments]
+        return call(command, cwd or self.folder, {"HOME": str(self.folder)}, code)
+
+    def publish(self, file: str, old: str, new: str) -> None:
+        """Change a file of the template, as a later version does."""
+        edit(self.template / SLUG / file.replace("my_model", SLUG), old, new)
+        commit(self.template, "later")
+
+    def update(self) -> str:
+        return self.cruft("update", "--skip-apply-ask", cwd=self.project)
+
+    def version(self) -> str:
+        return gradlab(self.project, "--version")
+
+
+@pytest.fixture
+def updates(tmp_path: Path) -> Updates:
+    return Updates(tmp_path)
+
+
+def call(command: list[str], folder: Path, env: dict[str, str], code: int = 0) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def gradlab(project: Path, *arguments: str, folder: Path | None = None) -> str:
+    """Run the kit of a project, in its folder or in another."""
+    command = [sys.executable, "-m", "gradlab", *arguments]
+    return call(command, folder or project, {"PYTHONPATH": str(project / "src")})
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text, f"{path} has no {old!r}"
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+
+def test_an_update_keeps_your_edits_and_takes_up_those_of_the_kit(updates: Updates) -> None:
+    project = updates.project
+    edit(project / YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 300.0")
+    (project / "src/my_model/mine.py").write_text("MINE = True\n")
+    commit(project, "mine")
+    updates.cruft("check", cwd=project)
+    updates.publish(KIT_FILE, '"""', '"""Later: ')
+    updates.publish(YOURS, '"""', '"""Later: ')
+    assert "out of date" in updates.cruft("check", cwd=project, code=1)
+    updates.update()
+    updates.cruft("check", cwd=project)
+    assert (project / KIT_FILE).read_text().startswith('"""Later: ')
+    assert (project / YOURS).read_text().startswith('"""Later: ')
+    assert "MARGIN_SECONDS = 300.0" in (project / YOURS).read_text()
+    assert (project / "src/my_model/mine.py").is_file()
+    assert not list(project.rglob("*.rej"))
+
+
+def test_an_update_against_your_edit_of_the_same_line_leaves_both(updates: Updates) -> None:
+    project = updates.project
+    edit(project / YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 300.0")
+    commit(project, "mine")
+    updates.publish(YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 60.0")
+    updates.update()
+    text = (project / YOURS).read_text()
+    rejected = project / f"{YOURS}.rej"
+    assert "MARGIN_SECONDS = 300.0" in text
+    assert "MARGIN_SECONDS = 60.0" in (rejected.read_text() if rejected.exists() else text)
+
+
+def test_an_update_adds_the_files_of_a_new_workflow(updates: Updates) -> None:
+    folder = updates.template / SLUG / ".gradient/workflows"
+    (folder / "again.yaml").write_text('{{ workflow("again") }}\n')
+    (updates.template / "workflows/again.yaml").write_text("jobs: {}\n")
+    commit(updates.template, "another workflow")
+    updates.update()
+    assert (updates.project / ".gradient/workflows/again.yaml").read_text() == "jobs: {}\n"
+
+
+def test_an_update_asks_nothing_and_keeps_odd_answers(tmp_path: Path) -> None:
+    updates = Updates(tmp_path)
+    answers = {
+        "author": '{{ 7 * 7 }} "O\'Neill" {#',
+        "description": "a\\b ${{ c }}",
+        "license": "none",
+    }
+    updates.cruft(
+        *("create", str(updates.template), "--no-input", "--output-dir", str(tmp_path / "odd")),
+        *("--extra-context", json.dumps(answers)),
+    )
+    project = tmp_path / "odd" / "my_model"
+    commit(project, "made")
+    before = (project / "pyproject.toml").read_text()
+    updates.publish(KIT_FILE, '"""', '"""Later: ')
+    updates.cruft("update", "--skip-apply-ask", cwd=project)
+    assert (project / KIT_FILE).read_text().startswith('"""Later: ')
+    assert (project / "pyproject.toml").read_text() == before
+    assert not (project / "LICENSE").exists()
+
+
+def test_a_project_tells_the_version_of_the_template_also_after_an_update(
+    updates: Updates,
+) -> None:
+    first = updates.version()
+    assert re.fullmatch(
+        rf"cookiecutter-gradient-colab {newest()} \(commit [0-9a-f]{{7}}\)\n", first
+    )
+    updates.publish("src/gradlab/__init__.py", f'"{newest()}"', '"9.8.7"')
+    updates.update()
+    assert updates.version().startswith("cookiecutter-gradient-colab 9.8.7 (commit ")
+    assert updates.version().split()[-1] != first.split()[-1]
+
+
+@pytest.mark.parametrize("command", ["--version", "doctor"])
+def test_a_project_made_without_cruft_tells_the_version_too(project: Path, command: str) -> None:
+    lines = gradlab(project, command).splitlines()
+    assert any(line.endswith(f"cookiecutter-gradient-colab {newest()}") for line in lines)
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", "<<<<<<< ours", '{"commit": null}'])
+def test_a_record_of_cruft_that_is_damaged_hides_only_the_commit(
+    project: Path, tmp_path: Path, record: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    (tmp_path / ".cruft.json").write_text(record)
+    shown = gradlab(project, "--version", folder=tmp_path)
+    assert shown == f"cookiecutter-gradient-colab {newest()}\n"
+
+
+def newest() -> str:
+    """Read the version of the newest heading in the list of changes."""
+    found = re.search(r"^## (\S+)", (TEMPLATE / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert found
+    return found[1]
