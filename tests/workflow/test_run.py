@@ -696,7 +696,7 @@ def test_a_run_waits_for_one_that_is_about_to_end(project: Project) -> None:
     project.workflow(
         script(
             """
-            trap 'sleep 1; exit 1' HUP
+            trap 'sleep 5; exit 1' HUP
             [ -e /outputs/data/mark ] && exit
             touch /outputs/data/mark
             echo started
