@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -639,6 +640,41 @@ def test_a_signal_reaches_the_job_which_can_save_and_carry_on(
     assert runner.wait(20) == 128 + number, output
     assert project.states(output)["job"] == "stopped"
     assert "[job] saved" in project.ok("run", "train", "--engine", engine)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_shell_that_knows_no_signals_lets_its_program_save_and_goes_no_further(
+    project: Project, engine: str, number: signal.Signals
+) -> None:
+    saver = (
+        "import signal, sys, time\n"
+        "def save(*_):\n"
+        "    time.sleep(1)\n"
+        "    print('saved', file=open('/outputs/made/log', 'a'))\n"
+        "    sys.exit(3)\n"
+        "for number in (1, 2, 15): signal.signal(number, save)\n"
+        "print('started', flush=True)\n"
+        "time.sleep(30)\n"
+    )
+    if engine == "paths":
+        saver = saver.replace("'/outputs/made/log'", "sys.argv[1]")
+    project.workflow(
+        script(
+            "[ -e /outputs/made/log ] && cat /outputs/made/log && exit\n"
+            f"python -c {shlex.quote(saver)} /outputs/made/log\n"
+            "echo went on >> /outputs/made/log",
+            outputs=MADE,
+        )
+    )
+    runner = project.start("run", "train", "--engine", engine)
+    wait_for(runner, "[job] started")
+    runner.send_signal(number)
+    output = runner.stdout.read()
+    assert runner.wait(20) == 128 + number, output
+    output = project.ok("run", "train", "--engine", engine)
+    assert "[job] saved" in output
+    # After a Ctrl-C that its program has dealt with, bash itself goes on, unless `set -e` is there.
+    assert "went on" not in output or number == signal.SIGINT
 
 
 def processes(project: Project) -> list[str]:

@@ -59,13 +59,15 @@ def run(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    told = False
+    told, held = False, set[int]()
     try:
         while process.poll() is None:
             _read(process, take, 0.2)
             if stop.signal and not told:
                 told = True
-                (tell or (lambda number: send(number, env[MARK], process)))(stop.signal)
+                held = send(stop.signal, env[MARK], process, tell)
+            if held and held >= set(_targets(env[MARK])):
+                held = _release(held)
             if time.monotonic() > stop.deadline:
                 break
     finally:
@@ -90,15 +92,59 @@ def _read(process: subprocess.Popen[bytes], take: Callable[[bytes], None], wait:
     return bool(data)
 
 
-def send(number: int, mark: str, process: subprocess.Popen[bytes]) -> None:
-    """Send a signal to a job's processes, but not to the launcher around them."""
-    found = [pid for pid in marked(mark) if _name(pid) not in LAUNCHERS]
+def send(
+    number: int,
+    mark: str,
+    process: subprocess.Popen[bytes],
+    tell: Callable[[int], None] | None = None,
+) -> set[int]:
+    """Send a signal to a job's processes, but not to the launcher around them.
+
+    Gives those that are held instead, until the others have ended: a shell that would die of the
+    signal, and take with it what it has started and what may still be saving.
+    """
+    found = [] if tell else _targets(mark)
+    parents = {_parent(pid) for pid in found}
+    held = {pid for pid in found if pid in parents and not _heeds(pid, number)}
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGSTOP if pid in held else number)
     if not found:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            tell(number) if tell else os.killpg(process.pid, number)
+    return held
+
+
+def _targets(mark: str) -> list[int]:
+    return [pid for pid in marked(mark) if _name(pid) not in LAUNCHERS]
+
+
+def _release(held: set[int]) -> set[int]:
+    """End the processes that were held, which goes no further in what it does; none is left."""
+    for pid in held:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return set()
+
+
+def _status(pid: int) -> dict[str, str]:
+    """Read what Linux says about a process; nothing if it has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _parent(pid: int) -> int:
+    return int(_status(pid).get("PPid", "0"))
+
+
+def _heeds(pid: int, number: int) -> bool:
+    """Tell whether a process catches or ignores a signal, by the masks of proc(5)."""
+    status = _status(pid)
+    masks = [int(status.get(name, "0"), 16) for name in ("SigCgt", "SigIgn")]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def kill(mark: str, process: subprocess.Popen[bytes] | None = None) -> int:
