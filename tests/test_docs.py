@@ -23,6 +23,7 @@ BLOCKS = {"", "sh", "text", "python", "diff", "mermaid", "yaml"}
 # In this order in one project, with what they have to print.
 RUN = {
     "make help": "List the targets",
+    "gradlab --version": "cookiecutter-gradient-colab 0.",
     "gradlab doctor": "storage",
     "gradlab check": "2 files: 0 errors, 0 warnings",
     "gradlab show train": "flowchart LR",
@@ -187,7 +188,8 @@ def misspelled(command: str, helps: dict[str, str]) -> list[str]:
         program = f"{program} {words.pop(0)}"
     if program not in helps:
         return [program]
-    options = re.findall(r"--[\w.-]+", helps[program])
+    # Answered before the arguments are parsed, so it stands in no help.
+    options = [*re.findall(r"--[\w.-]+", helps[program]), "--version"]
     return [word for word in words if word.startswith("--") and word not in options]
 
 
