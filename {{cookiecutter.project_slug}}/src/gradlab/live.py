@@ -17,6 +17,8 @@ from typing import Any
 
 import pexpect
 
+from .workflow.report import last_state
+
 COLUMNS = 110
 SECONDS = 1.0  # between two states of a progress bar: a notebook keeps all that is printed
 # A terminal's way back to the beginning of a line, and what clears or colours it.
@@ -59,8 +61,7 @@ class Screen:
 
 def _visible(line: bytes) -> str:
     """Give what is to be seen of a line that was redrawn."""
-    states = CODES.sub("", line.decode("utf-8", "replace")).split(BACK)
-    return next((state for state in reversed(states) if state.strip()), "")
+    return last_state(CODES.sub("", line.decode("utf-8", "replace")))
 
 
 def show(

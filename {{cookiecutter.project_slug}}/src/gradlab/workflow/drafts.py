@@ -86,26 +86,34 @@ class Mirror:
         return [self.kept / name for name in sorted(found, reverse=True)]
 
     def _bring(self, content: Tree) -> None:
-        brought = self.folder.with_name("brought")
-        tree.empty(brought)
+        brought = self._brought()
         for path, file in content.files.items():
             (brought / path).parent.mkdir(parents=True, exist_ok=True)
             tree.copy_file(self._kept_file(file.sha256), brought / path, file.sha256)
             if file.executable:
                 (brought / path).chmod(0o755)
         tree.copy(Tree(links=content.links), brought, brought)
-        # At once: half of it would look like a draft of its own after a kill.
-        tree.discard(self.folder)
-        brought.rename(self.folder)
+        self._put(brought)
 
     def _bring_folder(self) -> bool:
         """Bring what lies there as the job left it, on a storage that was a fast one then."""
         left = self.kept / self.folder.name
         if left == self.folder or not left.is_dir():
             return False
-        content = tree.scan(left)
-        tree.copy(content, left, self.folder, plain=True)
+        content, brought = tree.scan(left), self._brought()
+        tree.copy(content, left, brought, plain=True)
+        self._put(brought)
         return bool(content.files)
+
+    def _brought(self) -> Path:
+        brought = self.folder.with_name("brought")
+        tree.empty(brought)
+        return brought
+
+    def _put(self, brought: Path) -> None:
+        # At once: half of it would look like a draft of its own after a kill.
+        tree.discard(self.folder)
+        brought.rename(self.folder)
 
     def _kept_file(self, sha256: str) -> Path:
         # Not all in one folder, which Google Drive can't read once it holds thousands of files.

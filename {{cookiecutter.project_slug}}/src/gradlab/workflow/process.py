@@ -67,7 +67,8 @@ def run(
                 told = True
                 held = send(stop.signal, env[MARK], process, tell)
             if held and held >= set(_targets(env[MARK])):
-                held = _release(held)
+                _end(held)
+                held = set()
             if time.monotonic() > stop.deadline:
                 break
     finally:
@@ -119,12 +120,10 @@ def _targets(mark: str) -> list[int]:
     return [pid for pid in marked(mark) if _name(pid) not in LAUNCHERS]
 
 
-def _release(held: set[int]) -> set[int]:
-    """End the processes that were held, which goes no further in what it does; none is left."""
-    for pid in held:
+def _end(pids: set[int]) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return set()
 
 
 def _status(pid: int) -> dict[str, str]:

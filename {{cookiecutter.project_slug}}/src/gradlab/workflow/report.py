@@ -127,20 +127,20 @@ class JobLog:
         self.file.close()
 
     def _line(self, text: str) -> None:
-        text = _last_state(text)
+        text = last_state(text)
         self.tail.append(text)
         self.file.write(text + "\n")
         self.file.flush()
         self.console.line(self.prefix + text)
 
     def _draw(self) -> None:
-        self.rest = "\r" + _last_state(self.rest) + "\r" * self.rest.endswith("\r")
+        self.rest = "\r" + last_state(self.rest) + "\r" * self.rest.endswith("\r")
         if time.monotonic() - self.drawn > (0.1 if self.console.terminal else 1.0):
             self.drawn = time.monotonic()
             self.console.bar(self.prefix + self.rest.strip("\r"))
 
 
-def _last_state(line: str) -> str:
+def last_state(line: str) -> str:
     """Give what is to be seen of a line in which carriage returns went back to its beginning."""
     return next((state for state in reversed(line.split("\r")) if state.strip()), "")
 
