@@ -33,6 +33,7 @@ class Cloud:
         """Replace all faults of the Drive by these, at once.
 
         upload_seconds    from a file's close to its upload, or "never"
+        stuck             pattern of paths that are never uploaded
         crash             the Drive's process is killed now
         crash_at_write    ... at the n-th write from now
         eio               list of {path, operations, count, until}, all of them optional: what meets

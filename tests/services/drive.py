@@ -264,7 +264,7 @@ class Drive(Operations):  # type: ignore[misc]
         with self.one_at_a_time:
             in_use = {h.path for h in self.handles.values() if h.writable}
             for path, since in sorted(self.store.closed.items()):
-                if path not in in_use and since <= end:
+                if path not in in_use and since <= end and not self.faults.stuck(path):
                     self.store.upload(path)
 
     def _refuse_lock(self, path: str, fh: int, *request: object) -> None:

@@ -67,6 +67,10 @@ class Faults:
                         fault["count"] -= 1
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    def stuck(self, path: str) -> bool:
+        """Tell whether a file is not uploaded, however long it waits."""
+        return fnmatchcase(path, self.now().get("stuck", ""))
+
     def refuse(self, name: str) -> None:
         """Raise the error that the fault of this name asks for, if there is one."""
         if number := self.now().get(name):

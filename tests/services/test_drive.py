@@ -219,6 +219,16 @@ def test_a_file_is_uploaded_some_time_after_it_was_closed(mount: Mount, cloud: C
     assert cloud.events("upload") == [{"event": "upload", "path": "/MyDrive/late", "size": 4}]
 
 
+def test_some_files_may_never_be_uploaded(mount: Mount, cloud: Cloud) -> None:
+    cloud.faults(stuck="*/data/*")
+    (mount.top / "data").mkdir()
+    (mount.top / "data/model").write_text("large")
+    (mount.top / "manifest").write_text("small")
+    cloud.waiting("manifest")
+    assert not (cloud.files / "MyDrive/data/model").exists()
+    assert (mount.top / "data/model").read_text() == "large"
+
+
 def test_an_unmount_loses_what_was_not_uploaded(mount: Mount, cloud: Cloud) -> None:
     (mount.top / "kept").write_text("1")
     cloud.waiting("kept")

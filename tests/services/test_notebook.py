@@ -273,7 +273,21 @@ def test_a_machine_that_is_taken_back_is_followed_by_another(
     if lost:
         cloud.faults()
     text = open_notebook(machines.colab(cloud, env=ENV), repository).run()
-    assert re.search(r"carrying on at step [1-9]", text) or lost
+    assert re.search(r"carrying on at step [1-9]", text) or lost, text
+    assert model(cloud.files / KEPT) == expected
+
+
+def test_a_model_that_was_not_uploaded_in_time_is_made_again_from_the_last_save(
+    repository: Repository, machines: Machines, cloud: Cloud, expected: str
+) -> None:
+    cloud.faults(stuck="*/datasets/*/data/runs/*")
+    machine = machines.colab(cloud, env=ENV)
+    open_notebook(machine, repository).run("6. Look")
+    machine.die()
+    cloud.faults()
+    text = open_notebook(machines.colab(cloud, env=ENV), repository).run()
+    assert "was not uploaded whole" in text and "Run 'train': finished at step 640" in text, text
+    assert "\nSafe: " in text, text
     assert model(cloud.files / KEPT) == expected
 
 

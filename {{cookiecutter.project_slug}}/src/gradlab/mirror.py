@@ -2,9 +2,10 @@
 
 Promises: training never waits for the slow side. Saves are copied under their own names,
 which hold their digests, so that half a copy is known for what it is; metrics travel beside
-each save; files are written whole, never appended to or renamed; at least two saves stay;
-a failing copy is retried a bounded number of times, then again at the next save. Nothing is
-written once the storage's file system is gone from its mountpoint.
+each save; files are written whole, never appended to or renamed; at least two saves stay, and
+older ones in case those are not uploaded yet; a failing copy is retried a bounded number of
+times, then again at the next save. Nothing is written once the storage's file system is gone
+from its mountpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from pathlib import Path
 
 from . import session
 from .errors import GradlabError, note
-from .files import candidates, file_name, is_whole, names, remove, retry, step_of, write_durably
+from .files import (
+    candidates,
+    file_name,
+    is_whole,
+    names,
+    outdated,
+    remove,
+    retry,
+    step_of,
+    write_durably,
+)
 
 SAVES = "saves"
 METRICS = "metrics.jsonl"
@@ -56,11 +67,12 @@ class Mirror:
     def _restore(self) -> None:
         local = next((step_of(p) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
         names(self.kept / SAVES)  # fails where the storage does: then nothing is there for now
-        for path in candidates(self.kept / SAVES):
+        found = candidates(self.kept / SAVES)
+        for place, path in enumerate(found):
             newer = step_of(path) > local
             if _copy(path, self.work / SAVES / path.name) if newer else is_whole(path):
-                # Known to be whole, so that older ones can go after the next copy.
-                self._whole = [path]
+                # The newest of these is known to be whole.
+                self._whole = found[place:]
                 if newer:
                     self._restore_metrics(step_of(path))
                 return
@@ -116,6 +128,8 @@ class Mirror:
 
     def _copy_newest_save(self) -> None:
         newest = next((p for p in candidates(self.work / SAVES) if is_whole(p)), None)
+        # A Drive that was mounted again may have lost what it had not uploaded.
+        self._whole = [path for path in self._whole if path.exists()]
         if newest is None or self.kept / SAVES / newest.name in self._whole:
             return
         # Metrics first: a save that is there must find its metrics there.
@@ -123,13 +137,14 @@ class Mirror:
         metrics = self.kept / SAVES / file_name(step_of(newest), lines, "jsonl")
         _write(metrics, lines)
         _write(self.kept / SAVES / newest.name, newest.read_bytes())
-        self._whole.append(self.kept / SAVES / newest.name)
+        self._whole.insert(0, self.kept / SAVES / newest.name)
         self._prune()
 
     def _prune(self) -> None:
         if len(self._whole) < 2:
             return
-        self._whole = self._whole[-2:]
+        gone = outdated(self._whole)
+        self._whole = [path for path in self._whole if path not in gone]
         steps = {step_of(path) for path in self._whole}
         for path in candidates(self.kept / SAVES):
             if path not in self._whole:
@@ -142,7 +157,7 @@ class Mirror:
         source = self.work / name
         state = source.stat()
         version = (state.st_mtime_ns, state.st_size)
-        if self._copied.get(name) == version:
+        if self._copied.get(name) == version and (self.kept / name).exists():
             return
         data = source.read_bytes()
         (self.kept / name).parent.mkdir(parents=True, exist_ok=True)

@@ -120,8 +120,11 @@ def _versions(root: Path, workflow: str) -> Iterator[tuple[Any, Path]]:
     ports = [port for job in spec.jobs.values() for port in job.outputs.values()]
     names = [datasets.Reference.parse(port.ref).name for port in ports if port.ref]
     for name in dict.fromkeys(names):
-        for version in store.versions(name)[:1]:
-            yield version, store.open(version)
+        try:
+            version = store.find(name)
+        except datasets.NoVersion:
+            continue
+        yield version, store.open(version)
 
 
 def look(workflow: str) -> None:

@@ -5,7 +5,8 @@
 
 Promises: a folder without a manifest that is whole is no version, and the manifest arrives
 together with the data (one rename) or after it (on slow storage, where a rename can't be
-trusted), so a half version is never seen. A version is never written again. `name`,
+trusted), so a half version is never seen. Where an upload in the background brought the manifest
+and not all of the data, the version is passed over. A version is never written again. `name`,
 `name:latest`, `name:VERSION`, `name:TAG` and `namespace/name` are references as at the service;
 a tag is set by naming it in the reference that is written to.
 """
@@ -19,13 +20,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from .. import session
-from ..errors import GradlabError
+from ..errors import GradlabError, note
 from ..files import names, read_text, retry, sync_folder
 from . import tree
 from .tree import Tree
@@ -122,14 +124,19 @@ class Store:
         found = [self._read(self.top, name, id) for id in self._ids(name)]
         return [version for version in found if version]
 
-    def find(self, text: str) -> Version:
-        """Find the version that a reference means; raises NoVersion with the way to make one."""
+    def find(self, text: str, whole: bool = True) -> Version:
+        """Find the version that a reference means; raises NoVersion with the way to make one.
+
+        `whole` passes over those of which files are missing.
+        """
         reference = Reference.parse(text)
         ids = self._ids(reference.name)
         for id in [reference.version] if reference.version in ids else ids:
             version = self._read(self.top, reference.name, id)
             if version and reference.version in ("latest", version.id, version.tag):
-                return version
+                if not whole or self._has_arrived(version):
+                    return version
+                note(f"! {version} in {self.top} was not uploaded whole: passed over")
         known = ", ".join(ids[:5]) or "none"
         raise NoVersion(
             f"the dataset {reference.name!r} has no version {reference.version!r} in {self.top} "
@@ -177,7 +184,27 @@ class Store:
     def exists(self, version: str) -> bool:
         """Tell whether the version NAME:ID is there."""
         name, id = version.split(":")
-        return self._read(self.top, name, id) is not None
+        found = self._read(self.top, name, id)
+        return found is not None and self._has_arrived(found)
+
+    def _has_arrived(self, version: Version) -> bool:
+        """Tell whether a version's files are there, which may be uploaded after its manifest."""
+        data = self._place(self.top, version.name, version.id) / "data"
+        try:
+            # Sizes will do: each file is uploaded whole or not at all, or stays empty.
+            return not self.slow or all(
+                retry((data / path).stat).st_size == file.size
+                for path, file in version.tree.files.items()
+            )
+        except FileNotFoundError:
+            return False
+
+    def is_replaced(self, version: Version) -> bool:
+        """Tell whether a version did not arrive whole and one after it did."""
+        if self._has_arrived(version):
+            return False
+        later = takewhile(lambda other: other.id != version.id, self.versions(version.name))
+        return any(map(self._has_arrived, later))
 
     def open(self, version: Version) -> Path:
         """Give the folder on the local disk that holds a version's data."""
@@ -291,7 +318,7 @@ def _list(store: Store) -> int:
 
 
 def _show(store: Store, reference: str) -> int:
-    version = store.find(reference)
+    version = store.find(reference, whole=False)
     others = [other.id for other in store.versions(version.name) if other.id != version.id]
     print(f"{version}  {_summary(version)}\nmade {version.created} by {version.source}")
     print(f"in {store.open(version)}\nother versions: {', '.join(others) or 'none'}")
@@ -303,11 +330,14 @@ def _show(store: Store, reference: str) -> int:
 
 
 def _verify(store: Store, reference: str | None) -> int:
-    versions = [store.find(reference)] if reference else []
+    versions = [store.find(reference, whole=False)] if reference else []
     for name in () if reference else store.names():
         versions += store.versions(name)
     damaged = 0
     for version in versions:
+        if store.is_replaced(version):
+            print(f"{version}  passed over: it was not uploaded whole, and a later one was")
+            continue
         problems = store.problems(version)
         damaged += bool(problems)
         print(f"{version}  {'DAMAGED' if problems else 'ok'}  {_summary(version)}")

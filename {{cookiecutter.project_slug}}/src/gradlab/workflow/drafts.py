@@ -4,18 +4,22 @@ Promises: the outputs of a job that died are there again when it runs next. On a
 they simply stay. From a slow one's machine, which may vanish, they are copied to the storage
 every few minutes (GRADLAB_MIRROR_MINUTES, 5 unless set) and when the job stops: each content
 once, under its SHA-256, then a list of what belongs together. The newest list that is whole
-counts, and the one before it is kept too. A file that is written during the copy may be torn
-there: write files that matter under another name and rename them.
+counts. Older ones are kept too, for what was written last may not be uploaded yet, and the copy
+of a job that succeeded stays until its workflow runs anew, for its outputs may not be either. A
+file that is written during the copy may be torn there: write files that matter under another
+name and rename them.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import files, session
@@ -24,6 +28,7 @@ from . import tree
 from .tree import File, Tree
 
 KEPT = 2
+FULL = (errno.ENOSPC, errno.EDQUOT)
 LIST = re.compile(r"\d{8}\.json")
 
 
@@ -34,6 +39,7 @@ class Mirror:
         self.folder, self.kept, self.mounted = folder, kept, mounted
         self.box = folder.with_name("mirror")
         self._known: dict[str, tuple[int, int, File]] = {}
+        self._listed: tuple[Path, Tree] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -64,12 +70,12 @@ class Mirror:
         """Copy what has changed, then the list; a failure leaves the earlier copy as it is."""
         try:
             self.mounted.check()
-            content = self._copy_changed()
-            number = max((int(path.stem) for path in self._lists()), default=0) + 1
-            tree.write(self.kept / f"{number:08}.json", json.dumps(content.to_json()))
-            self._prune()
+            self._copy_all()
+            self._prune(files.outdated(self._lists(), KEPT))
         except (OSError, GradlabError) as error:
             note(f"! the draft could not be copied to {self.kept}: {error}; trying later")
+            if isinstance(error, OSError) and error.errno in FULL:
+                self._make_room()
 
     def discard(self) -> None:
         """Remove the copy."""
@@ -119,6 +125,15 @@ class Mirror:
         # Not all in one folder, which Google Drive can't read once it holds thousands of files.
         return self.kept / "files" / sha256[:2] / sha256
 
+    def _copy_all(self) -> None:
+        content, lists = self._copy_changed(), self._lists()
+        if self._listed and self._listed[1] == content and self._listed[0] in lists:
+            return
+        number = 1 + (int(lists[0].stem) if lists else 0)
+        path = self.kept / f"{number:08}.json"
+        tree.write(path, json.dumps(content.to_json()))
+        self._listed = (path, content)
+
     def _copy_changed(self) -> Tree:
         content, changed = Tree(), dict[str, Path]()
         tree.empty(self.box)
@@ -127,15 +142,15 @@ class Mirror:
             size, time, file = self._known.get(path, (-1, -1, None))
             if source.is_symlink():
                 content.links[path] = os.readlink(source)
-            elif file and (size, time) == (status.st_size, status.st_mtime_ns):
+            # A Drive that was mounted again may have lost what it had not uploaded.
+            elif file and (size, time) == _state(status) and self._is_kept(file):
                 content.files[path] = file
             elif held := self._hold(source, len(changed)):
                 changed[path] = held
         for path, held in changed.items():
-            status = held.stat()
+            state = _state(held.stat())
             content.files[path] = self._copy(held)
-            times = (status.st_size, status.st_mtime_ns)
-            self._known[path] = (*times, content.files[path])
+            self._known[path] = (*state, content.files[path])
         tree.discard(self.box)
         return content
 
@@ -154,14 +169,19 @@ class Mirror:
         shutil.copyfile(source, still)
         with open(still, "rb") as reader:
             sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
-        kept = self._kept_file(sha256)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if not kept.exists() or kept.stat().st_size != still.stat().st_size:
+        file = File(still.stat().st_size, sha256, os.access(source, os.X_OK))
+        if not self._is_kept(file):
+            kept = self._kept_file(sha256)
+            kept.parent.mkdir(parents=True, exist_ok=True)
             tree.copy_file(still, kept, sha256)
-        return File(still.stat().st_size, sha256, os.access(source, os.X_OK))
+        return file
 
-    def _prune(self) -> None:
-        for path in self._lists()[KEPT:]:
+    def _is_kept(self, file: File) -> bool:
+        kept = self._kept_file(file.sha256)
+        return kept.exists() and kept.stat().st_size == file.size
+
+    def _prune(self, lists: Sequence[Path]) -> None:
+        for path in lists:
             files.remove(path)
         wanted = {
             file["sha256"]
@@ -171,3 +191,13 @@ class Mirror:
         for path in (self.kept / "files").glob("*/*"):
             if path.name not in wanted:
                 files.remove(path)
+
+    def _make_room(self) -> None:
+        try:
+            self._prune(self._lists()[KEPT:])
+        except (OSError, ValueError) as error:
+            note(f"! no room could be made in {self.kept}: {error}")
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns

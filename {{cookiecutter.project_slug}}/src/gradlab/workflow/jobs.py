@@ -112,7 +112,13 @@ class Workshop:
 
     def _succeeded(self, job: str, state: JobState) -> None:
         self.journal.put(self.run, job, replace(state, state="succeeded"))
-        self.place.discard_draft(job)
+        # Not its copy on slow storage: what took its place may never be uploaded.
+        tree.discard(self.place.draft(job))
+
+    def is_stored(self, state: JobState) -> bool:
+        """Tell whether the storage holds all versions of datasets that a job has made."""
+        versions = [c.value for c in state.contents.values() if c.type == "dataset"]
+        return all(self.store.exists(version) for version in versions)
 
     def do(self, job: Job) -> Result:
         """Run a job, or take what it did earlier in this run."""
@@ -142,6 +148,9 @@ class Workshop:
         began, fingerprint = time.monotonic(), self.fingerprint(job)
         if left := process.kill(str(self.place.draft(job.name))):
             log.note(f"ended {left} processes that a killed run of this job had left behind")
+        done = self.run.jobs.get(job.name)
+        if done and done.state == "succeeded" and self.is_stored(done):
+            self.place.discard_draft(job.name)
         with self._mirrored(job.name, log):
             outputs.prepare(job, self.place)
             self._perform(job, log)

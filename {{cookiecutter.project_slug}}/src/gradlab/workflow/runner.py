@@ -129,7 +129,10 @@ def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool =
     workshop.run = last or Run()
     for name in () if dry else list(workshop.run.jobs):
         workshop.recover(name)
-    workshop.resumed = last is not None and not last.finished and not fresh
+    ended = last is not None and last.finished and _is_stored(workshop)
+    workshop.resumed = last is not None and not ended and not fresh
+    stale = list(workshop.run.jobs) if ended else []
+    workshop.run.finished = False
     if workshop.resumed:
         done = ", ".join(workshop.run.jobs) or "none"
         console.line(f"carries on run {workshop.run.id} of {workshop.run.started}; done: {done}")
@@ -140,9 +143,20 @@ def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool =
         return
     if not workshop.resumed:
         tree.discard(workshop.place.volumes)
-    for job in selected if fresh else ():
-        workshop.place.discard_draft(job.name)
+    for name in {*stale, *(job.name for job in selected if fresh)}:
+        workshop.place.discard_draft(name)
     workshop.journal.save(workshop.run)
+
+
+def _is_stored(workshop: Workshop) -> bool:
+    """Tell whether what a run that ended has made came through, where that is ever in doubt."""
+    states = workshop.run.jobs.values() if workshop.place.slow else ()
+    if all(workshop.is_stored(state) for state in states):
+        return True
+    workshop.console.line(
+        "the last run's end was not uploaded whole: what is missing is made again"
+    )
+    return False
 
 
 def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
