@@ -26,8 +26,9 @@ lint: $(READY) ## Check style, format and types of the template (a fresh project
 bench: $(READY) ## Measure what surviving costs, side by side; prints ratios
 	@for file in benchmarks/*.py; do $(RUN)python $$file || exit 1; done
 
-docs: $(READY) ## Write docs/reference.md from the code
+docs: $(READY) ## Write docs/reference.md from the code, services.md from services.yaml
 	$(RUN)python scripts/reference.py
+	$(RUN)python scripts/services.py
 
 picture: $(READY) ## Take the README's pictures (needs chromium and chromium-driver)
 	$(RUN)python scripts/record_terminal.py

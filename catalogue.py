@@ -1,8 +1,7 @@
-"""What the templates can ask for: runtimes/, workflows/, services and ways to write an answer down.
+"""What the templates can ask for: runtimes/, workflows/, services and ways to write answers down.
 
 Promises: an answer written with `quote` means what was typed in TOML, YAML and JSON, with
-`markdown` in Markdown; a mistake in a catalogue file is an error that names file and line; no
-figure of a service goes without a source, nor a source without its date.
+`markdown` in Markdown; a mistake in a catalogue file is an error that names file and line.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ HERE = Path(__file__).parent
 QUESTIONS: dict[str, Any] = json.loads((HERE / "cookiecutter.json").read_text("utf-8"))
 ASKED = {name for name in QUESTIONS if not name.startswith("_")}
 FOLDER = "{{cookiecutter.project_slug}}"
+MACHINES = "src/gradlab/workflow/machines.json"
 # libyaml's, where PyYAML was built with it, is ten times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Raw in JSON strings, but refused by TOML or YAML, or read as a line's end.
@@ -110,7 +110,7 @@ def arguments(value: object) -> str:
 
 def runtime(name: str) -> dict[str, Any]:
     """Read runtimes/<name>.yaml."""
-    return _mapping(_find("runtimes", name), "a runtime is a mapping, such as  framework: PyTorch")
+    return mapping(_find("runtimes", name), "a runtime is a mapping, such as  framework: PyTorch")
 
 
 def machine(kind: str, answer: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def machine(kind: str, answer: str) -> dict[str, Any]:
     The answer itself where it is of that kind, or its like with several GPUs; else the machine
     that runtimes/pytorch.yaml names for the kind.
     """
-    machines = services()["services"]["gradient"]["machines"]["list"]
+    machines = json.loads((HERE / FOLDER / MACHINES).read_text("utf-8"))["machines"]
     known: dict[str, dict[str, Any]] = {machine["name"]: machine for machine in machines}
     gpus = {"cpu": range(1), "gpu": range(1, 2), "multi-gpu": range(2, 100)}[kind]
     likes = [name for name in known if re.fullmatch(rf"{re.escape(answer)}(x\d+)?", name)]
@@ -128,64 +128,13 @@ def machine(kind: str, answer: str) -> dict[str, Any]:
     return known[fits[0] if fits else default]
 
 
-@pass_context
-def comparison(context: Context) -> str:
-    """Render services.md: the services side by side, with sources and dates."""
-    return _render(context, HERE / "services.md", services())
+def comparison() -> str:
+    """Give services.md: the services side by side, with sources and dates."""
+    return (HERE / "services.md").read_text("utf-8").rstrip("\n")
 
 
 @cache
-def services() -> dict[str, Any]:
-    """Read services.yaml, with the lists of machines that it refers to."""
-    path = HERE / "services.yaml"
-    data = _mapping(path, "the services are a mapping with  rows, services  and  sources")
-    for place, message in _unsourced(data):
-        raise CatalogueError(f"{path}:{_line(path, place)}: {message}")
-    for machines in (service["machines"] for service in data["services"].values()):
-        if "file" in machines:
-            known = (HERE / FOLDER / machines["file"]).read_text("utf-8")
-            machines["list"] = json.loads(known)["machines"]
-    return data
-
-
-def _unsourced(data: dict[str, Any]) -> Iterator[tuple[list[str | int], str]]:
-    """Find figures that are missing or have no source, and sources without a date."""
-    for name, source in data["sources"].items():
-        if not re.fullmatch(r"\d{4}(-\d\d){0,2}", str(source.get("date"))):
-            yield ["sources", name], f"{name} needs a date, such as  date: 2026-11"
-    claims: list[tuple[list[str | int], dict[str, Any]]] = []
-    for name, service in data["services"].items():
-        place: list[str | int] = ["services", name, "figures"]
-        for row in data["rows"].keys() - service["figures"].keys():
-            yield place, f"{name} has no figure for {row}: write  value: unknown"
-        claims += [([*place, row], figure) for row, figure in service["figures"].items()]
-        machines = service["machines"]
-        claims += [(["services", name, "machines"], {"sources": [machines["source"]]})]
-    claims += [(["since_2021", n], change) for n, change in enumerate(data["since_2021"])]
-    for at, claim in claims:
-        sources = claim.get("sources", [])
-        if not sources and claim.get("value") != "unknown":
-            yield at, "a figure needs sources, or it is  value: unknown"
-        for name in sources:
-            if name not in data["sources"]:
-                yield at, f"there is no source {name}: describe it under  sources"
-
-
-def _line(path: Path, place: list[str | int]) -> int:
-    """Give the line of a place, which is a list of keys and indices, in a YAML file."""
-    node, line = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader), 1
-    for step in place:
-        if isinstance(node, yaml.MappingNode):
-            key, node = next((key, value) for key, value in node.value if key.value == step)
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode):
-            node = node.value[int(step)]
-            line = node.start_mark.line + 1
-    return line
-
-
-@cache
-def _mapping(path: Path, otherwise: str) -> dict[str, Any]:
+def mapping(path: Path, otherwise: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping."""
     try:
         content = yaml.load(path.read_text("utf-8"), LOADER)
@@ -200,7 +149,15 @@ def _mapping(path: Path, otherwise: str) -> dict[str, Any]:
 @pass_context
 def workflow(context: Context, name: str) -> str:
     """Render workflows/<name>.yaml with the answers."""
-    return _render(context, _find("workflows", name), {})
+    path = _find("workflows", name)
+    templates = context.environment.overlay(loader=FileSystemLoader(path.parent))
+    try:
+        text = templates.get_template(path.name).render(context.get_all())
+    except TemplateError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next(f.lineno for f in reversed(frames) if f.filename == str(path))
+        raise CatalogueError(f"{path}:{line}: {error.message}") from error
+    return text.rstrip("\n")
 
 
 def notebook(name: str, gpu: str, **values: str) -> str:
@@ -236,18 +193,6 @@ def _cell(is_markdown: bool, id: str, text: str) -> dict[str, Any]:
         # Nothing to choose, so nothing to see: in Colab the form hides it, in JupyterLab this.
         metadata["jupyter"] = {"source_hidden": True}
     return {"cell_type": "code", "id": id, "metadata": metadata, **code}
-
-
-def _render(context: Context, path: Path, data: dict[str, Any]) -> str:
-    """Render a file of the catalogue with the answers and some data."""
-    templates = context.environment.overlay(loader=FileSystemLoader(path.parent))
-    try:
-        text = templates.get_template(path.name).render({**context.get_all(), **data})
-    except TemplateError as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        line = next(f.lineno for f in reversed(frames) if f.filename == str(path))
-        raise CatalogueError(f"{path}:{line}: {error.message}") from error
-    return text.rstrip("\n")
 
 
 def _find(folder: str, name: str, suffix: str = "yaml") -> Path:
