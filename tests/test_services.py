@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gradlab import session
 
 from .conftest import TEMPLATE
 from .test_template import ANSWERS
-from .test_use import copy, generate  # noqa: F401
+from .test_use import call, copy  # noqa: F401
 
 DATA = yaml.safe_load((TEMPLATE / "services.yaml").read_text())
 KIT = TEMPLATE / "{{cookiecutter.project_slug}}/src/gradlab"
@@ -143,7 +144,6 @@ def shown(value: object) -> str:
 )
 def test_a_figure_without_a_source_is_named_with_file_and_line(
     copy: Path,  # noqa: F811
-    tmp_path: Path,
     old: str,
     new: str,
     message: str,
@@ -152,8 +152,16 @@ def test_a_figure_without_a_source_is_named_with_file_and_line(
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    output = generate(tmp_path, str(copy), "--no-input", code=1)
+    before = (copy / "services.md").read_text()
+    output = call(copy, sys.executable, "scripts/services.py", code=1)
     assert re.search(rf"{re.escape(str(path))}:\d+: .*{re.escape(message)}", output), output
     assert "Traceback" not in output
     line = int(re.search(r"services\.yaml:(\d+)", output)[1])  # type: ignore[index]
     assert 1 < line <= len(text.splitlines())
+    assert (copy / "services.md").read_text() == before
+
+
+def test_the_table_is_that_of_the_figures(copy: Path) -> None:  # noqa: F811
+    before = (copy / "services.md").read_text()
+    call(copy, sys.executable, "scripts/services.py")
+    assert (copy / "services.md").read_text() == before, "run make docs"
