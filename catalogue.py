@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 import traceback
 from collections.abc import Callable
 from functools import cache
@@ -53,12 +52,10 @@ class Catalogue(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        # An update generates the old and the new project in one process, each with its own.
-        sys.modules.pop(__name__, None)
-        environment.globals.update(runtime=runtime, workflow=workflow, notebook=notebook)
-        environment.globals.update(machine=machine, comparison=comparison)
-        environment.filters.update(quote=quote, markdown=markdown, package_name=package_name)
-        environment.filters.update(arguments=arguments)
+        functions = (runtime, workflow, gradient_notebook, notebook, comparison, license)
+        environment.globals.update({each.__name__: each for each in functions})
+        filters = (quote, markdown, package_name, arguments, hexadecimal)
+        environment.filters.update({each.__name__: each for each in filters})
         compiler = environment.from_string
         # The only way in: cookiecutter renders an answer given on the command line, in a
         # configuration or by an update, so that {{ 7 * 7 }} would arrive as 49.
@@ -103,6 +100,11 @@ def package_name(value: object) -> str:
     return name[:50].rstrip("_") or "my_model"
 
 
+def hexadecimal(value: object) -> str:
+    """Write a text as the hexadecimal digits of its bytes in UTF-8."""
+    return str(value).encode("utf-8", "surrogatepass").hex()
+
+
 def arguments(value: object) -> str:
     """Write a shell command as the list of its arguments, in JSON."""
     return json.dumps(shlex.split(str(value)))
@@ -113,19 +115,32 @@ def runtime(name: str) -> dict[str, Any]:
     return mapping(_find("runtimes", name), "a runtime is a mapping, such as  framework: PyTorch")
 
 
-def machine(kind: str, answer: str) -> dict[str, Any]:
+def machine(kind: str, answer: str) -> str:
     """Choose Gradient's machine of a kind: gpu (one), multi-gpu or cpu.
 
     The answer itself where it is of that kind, or its like with several GPUs; else the machine
     that runtimes/pytorch.yaml names for the kind.
     """
     machines = json.loads((HERE / FOLDER / MACHINES).read_text("utf-8"))["machines"]
-    known: dict[str, dict[str, Any]] = {machine["name"]: machine for machine in machines}
-    gpus = {"cpu": range(1), "gpu": range(1, 2), "multi-gpu": range(2, 100)}[kind]
-    likes = [name for name in known if re.fullmatch(rf"{re.escape(answer)}(x\d+)?", name)]
-    fits = [name for name in likes if known[name]["gpus"] in gpus]
-    default = runtime("pytorch")["gradient"]["machines"][kind]
-    return known[fits[0] if fits else default]
+    gpus = {machine["name"]: machine["gpus"] for machine in machines}
+    wanted = {"cpu": range(1), "gpu": range(1, 2), "multi-gpu": range(2, 100)}[kind]
+    likes = [name for name in gpus if re.fullmatch(rf"{re.escape(answer)}(x\d+)?", name)]
+    fits = [name for name in likes if gpus[name] in wanted]
+    return str(fits[0] if fits else runtime("pytorch")["gradient"]["machines"][kind])
+
+
+@pass_context
+def gradient_notebook(context: Context, name: str, title: str, free: str = "") -> str:
+    """Define a notebook on Gradient's free machine of that name, else on one of the kind `name`."""
+    chosen = free or machine(name, context["cookiecutter"]["gradient_machine"])
+    values = {"name": name, "title": title, "machine": chosen, **runtime("pytorch")}
+    return _render(context, HERE / "runtimes" / "notebook.jinja", values)
+
+
+@pass_context
+def license(context: Context, name: str) -> str:
+    """Write the licence of that name."""
+    return _render(context, HERE / "licenses" / name, {})
 
 
 def comparison() -> str:
@@ -149,15 +164,7 @@ def mapping(path: Path, otherwise: str) -> dict[str, Any]:
 @pass_context
 def workflow(context: Context, name: str) -> str:
     """Render workflows/<name>.yaml with the answers."""
-    path = _find("workflows", name)
-    templates = context.environment.overlay(loader=FileSystemLoader(path.parent))
-    try:
-        text = templates.get_template(path.name).render(context.get_all())
-    except TemplateError as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        line = next(f.lineno for f in reversed(frames) if f.filename == str(path))
-        raise CatalogueError(f"{path}:{line}: {error.message}") from error
-    return text.rstrip("\n")
+    return _render(context, _find("workflows", name), {})
 
 
 def notebook(name: str, gpu: str, **values: str) -> str:
@@ -193,6 +200,18 @@ def _cell(is_markdown: bool, id: str, text: str) -> dict[str, Any]:
         # Nothing to choose, so nothing to see: in Colab the form hides it, in JupyterLab this.
         metadata["jupyter"] = {"source_hidden": True}
     return {"cell_type": "code", "id": id, "metadata": metadata, **code}
+
+
+def _render(context: Context, path: Path, values: dict[str, Any]) -> str:
+    """Render a file of the catalogue with the answers and some values."""
+    templates = context.environment.overlay(loader=FileSystemLoader(path.parent))
+    try:
+        text = templates.get_template(path.name).render({**context.get_all(), **values})
+    except TemplateError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next(f.lineno for f in reversed(frames) if f.filename == str(path))
+        raise CatalogueError(f"{path}:{line}: {error.message}") from error
+    return text.rstrip("\n")
 
 
 def _find(folder: str, name: str, suffix: str = "yaml") -> Path:

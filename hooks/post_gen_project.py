@@ -1,12 +1,7 @@
-"""Keep the licence that was chosen; drop the others and what tools left in the template."""
-
-from __future__ import annotations
+"""Drop what tools left in the template, where it is generated from a folder that is worked in."""
 
 import os
 
-# tojson leaves no single quote in the text, so nothing in it can end the string. Neither json nor
-# pathlib is imported: starting a hook takes longer than what it does.
-LICENSE = r'''{{ cookiecutter.license | tojson }}'''.strip('"')  # fmt: skip
 CACHES = {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 
 
@@ -19,15 +14,8 @@ def caches() -> list[str]:
     return found
 
 
-# By name: generated over an existing project, nothing that the user put there is touched.
-for name in ("Apache-2.0", "BSD-3-Clause", "MIT"):
-    if name == LICENSE:
-        os.replace(f"LICENSE.{name}", "LICENSE")
-    else:
-        os.remove(f"LICENSE.{name}")
-
 if found := caches():
-    import shutil
+    import shutil  # here, for starting a hook takes longer than what it does
 
     for folder in found:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,16 +1,17 @@
 """Refuse answers that would make a broken project, all at once and before anything is written."""
 
-from __future__ import annotations
-
-import json
-import keyword
-import re
+# Nothing from a file, not even __future__: that is looked for among all files that lie beside this
+# one, in the folder for temporary ones, and takes longer than all that is done here.
 import sys
-from collections.abc import Iterator
 
-# tojson leaves no single quote in the text, so no answer can end the string.
-ANSWERS: dict[str, str] = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
-
+# As digits, for there is no answer that could end such a string.
+CODED = {
+    "project_name": "{{ cookiecutter.project_name | hexadecimal }}",
+    "project_slug": "{{ cookiecutter.project_slug | hexadecimal }}",
+    "description": "{{ cookiecutter.description | hexadecimal }}",
+    "author": "{{ cookiecutter.author | hexadecimal }}",
+    "github_owner": "{{ cookiecutter.github_owner | hexadecimal }}",
+}
 LABELS = {
     "project_name": "Name of the project",
     "project_slug": "Name of the Python package",
@@ -18,8 +19,14 @@ LABELS = {
     "author": "Author",
     "github_owner": "GitHub owner",
 }
+ANSWERS = {
+    name: bytes.fromhex(code).decode("utf-8", "surrogatepass") for name, code in CODED.items()
+}
 LONGEST = 200
 LONGEST_SLUG = 50
+LONGEST_OWNER = 39
+SMALL = set("abcdefghijklmnopqrstuvwxyz")
+SMALL_OR_DIGIT = SMALL | set("0123456789")
 # Modules and packages that the project installs or runs with, and standard modules of newer
 # Pythons: one would be found in the place of the other. A test compares them with what is
 # installed.
@@ -44,47 +51,70 @@ DEVICES = {"aux", "con", "nul", "prn", *(f"{d}{n}" for d in ("com", "lpt") for n
 Problem = tuple[str, str, str]  # what was asked, what is wrong with the answer, what would do
 
 
-def problems() -> Iterator[Problem]:
+def problems() -> list[Problem]:
     """Find what is wrong with the answers."""
+    found: list[Problem] = []
     for name, label in LABELS.items():
         answer = ANSWERS[name]
-        if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", answer):
-            yield label, "has a line break or a control character", "one line of text"
+        if any(is_control(character) for character in answer):
+            found.append((label, "has a line break or a control character", "one line of text"))
         elif len(answer) > LONGEST:
-            yield label, f"has {len(answer)} characters", f"at most {LONGEST}"
+            found.append((label, f"has {len(answer)} characters", f"at most {LONGEST}"))
     for name in ("project_name", "author"):
         if not ANSWERS[name].strip():
-            yield LABELS[name], "is empty", "any name"
-    yield from slug_problems(ANSWERS["project_slug"])
-    owner = ANSWERS["github_owner"]
-    if not re.fullmatch(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", owner) or len(owner) > 39:
-        yield (
-            LABELS["github_owner"],
-            "is no name that GitHub accepts",
-            "at most 39 letters, digits and single hyphens between them, such as octo-cat",
-        )
+            found.append((LABELS[name], "is empty", "any name"))
+    if wrong := slug_problem(ANSWERS["project_slug"]):
+        found.append((LABELS["project_slug"], wrong, f"a name such as {better_slug()}_model"))
+    if not is_owner(ANSWERS["github_owner"]):
+        advice = "letters, digits and single hyphens between them, such as octo-cat"
+        wrong = "is no name that GitHub accepts"
+        found.append((LABELS["github_owner"], wrong, f"at most {LONGEST_OWNER} {advice}"))
+    return found
 
 
-def slug_problems(slug: str) -> Iterator[Problem]:
-    """Find what keeps a name from being that of a Python package of its own."""
-    wrong = ""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
-        wrong = "is no lower-case Python name"
-    elif slug.endswith("_"):
-        wrong = "ends in an underscore, which pip doesn't allow"
-    elif len(slug) > LONGEST_SLUG:
-        wrong = f"has {len(slug)} characters, more than {LONGEST_SLUG}"
-    elif keyword.iskeyword(slug) or keyword.issoftkeyword(slug):
-        wrong = "is a word of the Python language"
-    elif slug in sys.stdlib_module_names:
-        wrong = "is a module of Python's standard library"
-    elif slug in TAKEN.split():
-        wrong = "is the name of something that the project uses"
-    elif slug in DEVICES:
-        wrong = "is a device on Windows"
-    if wrong:
-        better = re.sub(r"[^a-z0-9]+", "_", slug.lower()).strip("_").lstrip("0123456789_")
-        yield LABELS["project_slug"], wrong, f"a name such as {(better or 'my')[:40]}_model"
+def is_control(character: str) -> bool:
+    """Tell whether a character ends a line, controls something or is half of one."""
+    code = ord(character)
+    return code < 0x20 or 0x7F <= code < 0xA0 or code in (0x2028, 0x2029) or 0xD800 <= code < 0xE000
+
+
+def is_owner(name: str) -> bool:
+    """Tell whether GitHub would take a name."""
+    parts = name.split("-")
+    return len(name) <= LONGEST_OWNER and all(p.isascii() and p.isalnum() for p in parts)
+
+
+def slug_problem(slug: str) -> str:
+    """Say what keeps a name from being that of a Python package of its own, if anything does."""
+    if not (slug and slug[0] in SMALL and SMALL_OR_DIGIT | {"_"} >= set(slug)):
+        return "is no lower-case Python name"
+    if slug.endswith("_"):
+        return "ends in an underscore, which pip doesn't allow"
+    if len(slug) > LONGEST_SLUG:
+        return f"has {len(slug)} characters, more than {LONGEST_SLUG}"
+    if is_keyword(slug):
+        return "is a word of the Python language"
+    if slug in sys.stdlib_module_names:
+        return "is a module of Python's standard library"
+    if slug in TAKEN.split():
+        return "is the name of something that the project uses"
+    return "is a device on Windows" if slug in DEVICES else ""
+
+
+def is_keyword(name: str) -> bool:
+    """Tell whether Python has a use of its own for a name."""
+    try:
+        compile(f"{name} = 0", "name", "exec")
+    except SyntaxError:
+        return True
+    return name in ("case", "match", "type")
+
+
+def better_slug() -> str:
+    """Make the beginning of a package's name of what was typed."""
+    kept = (c if c in SMALL_OR_DIGIT else " " for c in ANSWERS["project_slug"].lower())
+    better = "_".join("".join(kept).split()).lstrip("0123456789_")
+    return (better or "my")[:40]
 
 
 def frame(found: list[Problem]) -> str:
@@ -100,7 +130,7 @@ def frame(found: list[Problem]) -> str:
     return "\n".join(["", edge, *(f"| {line}".rstrip() for line in lines), edge, ""])
 
 
-found = list(problems())
+found = problems()
 if found:
     print(frame(found), file=sys.stderr)
     sys.exit(1)

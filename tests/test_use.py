@@ -216,7 +216,9 @@ def test_an_answer_that_looks_like_jinja_stays_the_same_in_an_update(tmp_path: P
 def test_two_versions_of_the_template_in_one_process_do_not_mix(copy: Path, tmp_path: Path) -> None:
     """As in an update, which generates the project of the earlier version and of the later."""
     source = copy / "catalogue.py"
-    source.write_text(source.read_text().replace("quote=quote,", "quote=quote, later=str.upper,"))
+    begin = "        compiler = environment.from_string\n"
+    later = f'        environment.filters["later"] = str.upper\n{begin}'
+    source.write_text(source.read_text().replace(begin, later))
     (copy / "workflows" / "train.yaml").write_text("{{ 'taken up' | later }}")
     program = (
         "import sys; from cookiecutter.main import cookiecutter\n"
