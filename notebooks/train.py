@@ -286,7 +286,7 @@ notebook.run("run", workflow, secret=secret, remount=mount_drive)
 
 # %% look
 #@title 6. Look { display-mode: "form" }
-if "notebook" not in globals():
+if not {"notebook", "workflow"} <= globals().keys():
     raise RuntimeError("Run the cells above first, from the top.")
 notebook.look(workflow)
 
@@ -297,7 +297,7 @@ notebook.look(workflow)
 #@title 6. TensorBoard { display-mode: "form" }
 show_tensorboard = True  #@param {type:"boolean"}
 
-if "notebook" not in globals():
+if not {"notebook", "workflow"} <= globals().keys():
     raise RuntimeError("Run the cells above first, from the top.")
 if show_tensorboard:
     notebook.tensorboard(workflow)
@@ -310,7 +310,7 @@ if show_tensorboard:
 as_onnx = False  #@param {type:"boolean"}
 download = False  #@param {type:"boolean"}
 
-if "notebook" not in globals():
+if not {"notebook", "workflow"} <= globals().keys():
     raise RuntimeError("Run the cells above first, from the top.")
 notebook.take(workflow, as_onnx, download)
 

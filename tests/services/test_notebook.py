@@ -157,11 +157,19 @@ def test_in_a_gradient_notebook_the_same_bytes_come_out(
     notebooks, storage = tmp_path / "notebooks", tmp_path / "storage"
     shutil.copytree(small, notebooks)
     machine = machines.gradient(notebooks, storage, env=ENV)
-    path = notebooks / "notebooks/train.ipynb"
-    text = machine.notebook(path, show_tensorboard=False).run()
+    book = machine.notebook(notebooks / "notebooks/train.ipynb")
+    text = book.run()
     assert "The code is the checkout in which this notebook lies" in text
     assert "Safe: /storage/my_model" in text
     assert model(storage / "my_model") == expected
+    assert "TensorBoard: https://tensorboard-" in text
+    book.kill()  # TensorBoard lives on, at the only port that there is for it
+    book.run(stop=RUN)
+    with pytest.raises(CellError, match="from the top"):
+        book.run_cell("6. TensorBoard")
+    with pytest.raises(CellError, match="Stopped, and saved"):
+        book.run_cell(RUN, watch=once(lambda text: "[train]" in text, book.interrupt))
+    assert "TensorBoard: https://tensorboard-" in book.run_cell("6. TensorBoard")
 
 
 def test_under_bubblewrap_the_same_bytes_come_out(

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from .errors import GradlabError, note
 WATCH_SECONDS = 5.0
 REMOUNTS = 5
 TENSORBOARD_PORT = 6006
-STARTED: list[subprocess.Popen[bytes]] = []
+LOGS = "--logdir_spec"
+TERM_SECONDS = 10.0
 Secret = Callable[[str], str]
 
 
@@ -171,7 +172,7 @@ def tensorboard(workflow: str) -> None:
     address = os.environ.get("PAPERSPACE_FQDN")
     # There a notebook can't show another port, but the service has an address for this one.
     options = ["--port", str(TENSORBOARD_PORT), "--bind_all"] if address else []
-    port = _start_tensorboard(["--logdir_spec", logs, *options])
+    port = _start_tensorboard([LOGS, logs, *options])
     if address:
         print(f"TensorBoard: https://tensorboard-{address}/")
     else:
@@ -181,14 +182,11 @@ def tensorboard(workflow: str) -> None:
 def _start_tensorboard(options: list[str]) -> int:
     """Start TensorBoard in the place of an earlier one and give its port."""
     manager = import_module("tensorboard.manager")
-    for earlier in STARTED:
-        earlier.terminate()
-        earlier.wait()
+    _end_earlier([info.pid for info in manager.get_all()])
     # By this very Python: its folder of programs need not be in the PATH of a notebook.
     command = [sys.executable, "-m", "tensorboard.main", *options]
     with tempfile.TemporaryFile() as words:  # not a pipe, which would be full one day
         process = subprocess.Popen(command, stdout=words, stderr=words)
-        STARTED[:] = [process]
         while process.poll() is None:
             if found := [info.port for info in manager.get_all() if info.pid == process.pid]:
                 return int(found[0])
@@ -196,6 +194,18 @@ def _start_tensorboard(options: list[str]) -> int:
         words.seek(0)
         said = words.read().decode("utf-8", "replace").strip()
     raise Ended(f"TensorBoard did not start: {said}")
+
+
+def _end_earlier(pids: list[int]) -> None:
+    """End what was started here before, also by a kernel that has died: it holds the port."""
+    for pid in pids:
+        words = Path(f"/proc/{pid}/cmdline")
+        with suppress(OSError):
+            if LOGS.encode() in words.read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGTERM)
+                end = time.monotonic() + TERM_SECONDS
+                while words.read_bytes() and time.monotonic() < end:  # none of one that has ended
+                    time.sleep(0.1)
 
 
 def take(workflow: str, as_onnx: bool, download: bool) -> None:
