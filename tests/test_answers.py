@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cookiecutter.exceptions import FailedHookException
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
@@ -154,6 +154,7 @@ def test_any_answer_is_refused_or_arrives_as_it_was_typed(question: str) -> None
 
 
 @pytest.mark.slow
+@settings(max_examples=3 * settings().max_examples)
 @given(TOGETHER)
 def test_any_answers_together_are_refused_or_arrive_as_they_were_typed(
     answers: dict[str, str],

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from .conftest import TEMPLATE
+
 PROGRAMS = Path(sys.executable).parent
+CONSTRAINTS = TEMPLATE / "requirements" / "constraints.txt"
 FILE = Path(".github/workflows/checks.yaml")
 # Of the actions' own tags; a pin is good for the release that stands beside it, and no other.
 RELEASES = {
@@ -67,18 +70,17 @@ def test_the_checks_run_on_each_python_that_the_services_have(project: Path) -> 
 def test_every_command_of_a_job_works_in_a_fresh_project(
     project: Path, tmp_path: Path, name: str
 ) -> None:
-    """In the same order and shell; what can be is taken from the packages of this environment."""
+    """In the same order and shell, with no package but those that the project asks for."""
     checkout = Path(shutil.copytree(project, tmp_path / "checkout"))
     environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    here = next(path for path in sys.path if path.endswith("site-packages"))
-    next(environment.glob("lib/python*/site-packages")).joinpath("here.pth").write_text(here)
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     job = jobs(checkout)[name]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "PYTEST_"))}
-    path = os.pathsep.join([str(environment / "bin"), str(PROGRAMS), os.environ["PATH"]])
+    clean |= {"PIP_CONSTRAINT": str(CONSTRAINTS), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(environment / "bin"), "/usr/bin", "/bin"])
     # Here the machine began long before the job.
     given = job.get("env", {}) | {"GRADLAB_SESSION_MINUTES": "1000000"}
-    env = {**clean, "PATH": path, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", **given}
+    env = {**clean, "PATH": path, **given}
     commands = [step["run"] for step in job["steps"] if "run" in step]
     assert len(commands) > 1
     for command in commands:
