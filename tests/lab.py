@@ -1,4 +1,7 @@
-"""A project with a storage of its own, whose commands are run, killed and run again."""
+"""A project with a storage of its own, whose commands are run, killed and run again.
+
+And what other tests share to run a command that has to succeed, or to fail.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,44 @@ SMALL = [
     "2",
 ]
 STEPS = 12 * (1078 // 32)
+
+
+def call(folder: Path, *command: str, code: int = 0, **env: str | None) -> str:
+    """Run a command in a folder and give what it printed; None removes a variable."""
+    given = {name: value for name, value in (os.environ | env).items() if value is not None}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=given,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+class Judged:
+    """Commands whose end is as expected."""
+
+    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        raise NotImplementedError
+
+    def ok(self, *arguments: str, **env: str) -> str:
+        """Run what has to succeed, and give what it printed."""
+        done = self.run(*arguments, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def fails(self, code: int, *arguments: str, **env: str) -> str:
+        """Run what has to fail with a message, and give all that it printed."""
+        done = self.run(*arguments, **env)
+        text = done.stdout + done.stderr
+        assert done.returncode == code, text
+        assert "Traceback" not in text, text
+        return text
 
 
 @dataclass

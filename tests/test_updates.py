@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from .conftest import TEMPLATE
+from .lab import call
 from .test_use import commit, copy_template
 
 SLUG = "{{cookiecutter.project_slug}}"
@@ -32,7 +31,7 @@ class Updates:
 
     def cruft(self, *arguments: str, cwd: Path | None = None, code: int = 0) -> str:
         command = [sys.executable, "-m", "cruft", *arguments]
-        return call(command, cwd or self.folder, {"HOME": str(self.folder)}, code)
+        return call(cwd or self.folder, *command, code=code, HOME=str(self.folder))
 
     def publish(self, file: str, old: str, new: str) -> None:
         """Change a file of the template, as a later version does."""
@@ -51,25 +50,10 @@ def updates(tmp_path: Path) -> Updates:
     return Updates(tmp_path)
 
 
-def call(command: list[str], folder: Path, env: dict[str, str], code: int = 0) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout
-    return done.stdout
-
-
 def gradlab(project: Path, *arguments: str, folder: Path | None = None) -> str:
     """Run the kit of a project, in its folder or in another."""
     command = [sys.executable, "-m", "gradlab", *arguments]
-    return call(command, folder or project, {"PYTHONPATH": str(project / "src")})
+    return call(folder or project, *command, PYTHONPATH=str(project / "src"))
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from . import lab
 from .conftest import TEMPLATE
 from .gradient.conftest import find_python
 from .test_template import FILES, JUNK, files
@@ -31,19 +32,9 @@ def generate(home: Path, *arguments: str, code: int = 0) -> str:
 
 def call(home: Path, *command: str, code: int = 0) -> str:
     """Run a command as a user whose home this is, and give what it printed."""
-    env = {name: value for name, value in os.environ.items() if name != "COOKIECUTTER_CONFIG"}
-    done = subprocess.run(
-        command,
-        cwd=home,
-        env={"UV_CACHE_DIR": UV_CACHE, **env, "HOME": str(home)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout
-    return done.stdout
+    cache = os.environ.get("UV_CACHE_DIR", UV_CACHE)
+    own = {"HOME": str(home), "COOKIECUTTER_CONFIG": None, "UV_CACHE_DIR": cache}
+    return lab.call(home, *command, code=code, **own)
 
 
 def git(folder: Path, *arguments: str) -> None:

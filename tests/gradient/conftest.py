@@ -20,6 +20,7 @@ import pytest
 from gradlab.__main__ import COMMANDS
 from gradlab.command import main
 
+from ..lab import Judged
 from ..workflow.conftest import SOURCE
 from .api import Api
 
@@ -112,7 +113,7 @@ def api() -> Iterator[Api]:
 
 
 @dataclass
-class Desk:
+class Desk(Judged):
     """A project on disk, and `gradlab` as a user runs it against the service."""
 
     root: Path
@@ -153,19 +154,6 @@ class Desk:
 
     def _environment(self, env: dict[str, str]) -> dict[str, str]:
         return {name: value for name, value in (self.env | env).items() if value}
-
-    def ok(self, *arguments: str, **env: str) -> str:
-        """Run what has to succeed, and give what it printed."""
-        done = self.run(*arguments, **env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def fails(self, code: int, *arguments: str, **env: str) -> str:
-        """Run what has to fail with a message, and give all that it printed."""
-        done = self.run(*arguments, **env)
-        text = done.stdout + done.stderr
-        assert done.returncode == code, text
-        return text
 
 
 def rows(output: str) -> dict[tuple[str, str], str]:

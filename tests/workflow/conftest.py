@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ..lab import Judged
+
 SOURCE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "src"
 # An image with bash that is on this machine; without it the container engine isn't tried.
 IMAGE = os.environ.get("GRADLAB_TEST_IMAGE", "")
@@ -32,7 +34,7 @@ def wait_for(runner: subprocess.Popen[str], text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Project:
+class Project(Judged):
     """A project on disk; `storage` is where its datasets and runs are kept."""
 
     root: Path
@@ -71,20 +73,6 @@ class Project:
             text=True,
             timeout=120,
         )
-
-    def ok(self, *arguments: str, **env: str) -> str:
-        """Run `gradlab`, which has to succeed, and give what it printed."""
-        done = self.run(*arguments, **env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def fails(self, code: int, *arguments: str, **env: str) -> str:
-        """Run `gradlab`, which has to fail with a message, and give what it printed."""
-        done = self.run(*arguments, **env)
-        text = done.stdout + done.stderr
-        assert done.returncode == code, text
-        assert "Traceback" not in text, text
-        return text
 
     def states(self, output: str) -> dict[str, str]:
         """Read the jobs' states from the table at the end."""
