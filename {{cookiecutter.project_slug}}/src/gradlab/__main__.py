@@ -14,7 +14,7 @@ from .gradient.setup import setup_command
 from .gradient.submit import submit_command
 from .origin import origin
 from .workflow.check import check_command
-from .workflow.datasets import datasets_command
+from .workflow.listing import datasets_command
 from .workflow.runner import run_command
 from .workflow.show import show_command
 

@@ -91,8 +91,9 @@ class Journal:
     def _save(self, run: Run) -> None:
         records = self._records()
         number = int(records[0].stem[4:]) + 1 if records else 1
-        tree.write(self.folder / f"run-{number:08}.json", json.dumps(asdict(run), indent=1))
-        for path in records[KEPT - 1 :]:
+        newest = self.folder / f"run-{number:08}.json"
+        tree.write(newest, json.dumps(asdict(run), indent=1))
+        for path in files.outdated([newest, *records], KEPT):
             files.remove(path)
 
     def _records(self) -> list[Path]:

@@ -1,0 +1,100 @@
+"""`gradlab datasets`: what is kept, whether it is whole, and a folder as a new version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from .. import session
+from ..errors import GradlabError
+from . import tree
+from .datasets import Store, Version, open_store, usable
+
+
+def datasets_command(
+    action: Annotated[Literal["list", "show", "verify", "add"], tyro.conf.Positional] = "list",
+    reference: Annotated[str | None, tyro.conf.Positional] = None,
+    folder: Annotated[Path | None, tyro.conf.Positional] = None,
+) -> int:
+    """List, show, verify or add versions of datasets.
+
+    Args:
+        action: list all; show one's versions and files; verify one's files, or all, against
+            their SHA-256; add a folder as a new version.
+        reference: The dataset: NAME, NAME:VERSION or NAME:TAG.
+        folder: What to add.
+    """
+    store = open_store(session.project_root())
+    with usable(store.top):
+        return _dispatch(store, action, reference, folder)
+
+
+def _dispatch(store: Store, action: str, reference: str | None, folder: Path | None) -> int:
+    if action == "list":
+        return _list(store)
+    if action == "verify":
+        return _verify(store, reference)
+    if reference is None:
+        raise GradlabError(f"which dataset? gradlab datasets {action} NAME")
+    if action == "show":
+        return _show(store, reference)
+    if folder is None:
+        raise GradlabError(f"which folder? gradlab datasets add {reference} FOLDER")
+    return _add(store, reference, folder)
+
+
+def _list(store: Store) -> int:
+    for name in store.names():
+        for version in store.versions(name):
+            tag = f"  ({version.tag})" if version.tag else ""
+            print(f"{version}  {_summary(version)}  {version.created}  {version.source}{tag}")
+    if not store.names():
+        print(f"No datasets in {store.top}. Make one: gradlab datasets add NAME FOLDER")
+    return 0
+
+
+def _show(store: Store, reference: str) -> int:
+    version = store.find(reference, whole=False)
+    others = [other.id for other in store.versions(version.name) if other.id != version.id]
+    print(f"{version}  {_summary(version)}\nmade {version.created} by {version.source}")
+    print(f"in {store.open(version)}\nother versions: {', '.join(others) or 'none'}")
+    for path, file in version.tree.files.items():
+        print(f"  {file.sha256[:12]}  {file.size:>12,}  {path}")
+    for path, target in version.tree.links.items():
+        print(f"  {'link':>26}  {path} -> {target}")
+    return 0
+
+
+def _verify(store: Store, reference: str | None) -> int:
+    versions = [store.find(reference, whole=False)] if reference else []
+    for name in () if reference else store.names():
+        versions += store.versions(name)
+    damaged = 0
+    for version in versions:
+        if store.is_replaced(version):
+            print(f"{version}  passed over: it was not uploaded whole, and a later one was")
+            continue
+        problems = store.problems(version)
+        damaged += bool(problems)
+        print(f"{version}  {'DAMAGED' if problems else 'ok'}  {_summary(version)}")
+        for problem in problems:
+            print(f"  {problem}")
+    return 1 if damaged else 0
+
+
+def _add(store: Store, reference: str, folder: Path) -> int:
+    if not folder.is_dir():
+        raise GradlabError(f"{folder} is not a folder")
+    version = store.plan(reference, tree.scan(folder), f"gradlab datasets add {folder}")
+    if not version.tree.files:
+        raise GradlabError(f"{folder} has no files")
+    store.commit(str(version), store.pack(version, folder))
+    print(f"{version}  {_summary(version)}")
+    return 0
+
+
+def _summary(version: Version) -> str:
+    count = len(version.tree.files)
+    return f"{count} file{'s' * (count != 1)}, {tree.human(version.tree.size)}"
