@@ -223,7 +223,7 @@ print(f"{code} at {at}" + (f"\nwith edits:\n{edits}" if edits else ""))
 # %% [markdown] about-install
 # ## 3. Install
 #
-# Installs what the project needs beside what the service brought, which stays as it is (torch, numpy, pillow, jax, tensorflow and all others): no restart is needed.
+# Installs what the project needs beside what the service brought. That stays as it is: torch, numpy, pillow, jax, tensorflow and Jupyter always, all else where it can; what had to move is named.
 
 # %% install
 #@title 3. Install { display-mode: "form" }

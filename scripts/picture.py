@@ -42,6 +42,12 @@ SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+# Shows a folder as ~ in an element's text.
+SHORTEN = """
+const texts = document.createTreeWalker(arguments[0], NodeFilter.SHOW_TEXT);
+while (texts.nextNode())
+  texts.currentNode.data = texts.currentNode.data.replaceAll(arguments[1], "~");
+"""
 T = TypeVar("T")
 
 
@@ -96,7 +102,7 @@ def opened(folder: Path) -> Iterator[Notebook]:
     project = generate(folder)
     with jupyterlab(project, folder / ".jupyter") as address, browser(folder) as driver:
         driver.get(address)
-        yield Notebook(driver)
+        yield Notebook(driver, folder)
 
 
 def generate(folder: Path) -> Path:
@@ -179,8 +185,8 @@ def wait_for(what: Callable[[], T], name: str) -> T:
 class Notebook:
     """The notebook as it is seen in the browser."""
 
-    def __init__(self, driver: webdriver.Chrome) -> None:
-        self.driver = driver
+    def __init__(self, driver: webdriver.Chrome, folder: Path) -> None:
+        self.driver, self.folder = driver, folder
         wait_for(lambda: self.find(".jp-Notebook .jp-CodeCell"), "the notebook")
         wait_for(lambda: self.find("#jp-main-statusbar", "| Idle"), "the kernel")
 
@@ -226,6 +232,7 @@ class Notebook:
         """Give the pictures of a code cell and, first, of the text above it."""
         cell = self.cell(title)
         above = cell.find_element(By.XPATH, "preceding-sibling::*[1]")
+        self.driver.execute_script(SHORTEN, cell, str(self.folder))
         return [Image.open(io.BytesIO(e.screenshot_as_png)) for e in (above, cell)]
 
 

@@ -69,7 +69,7 @@ def test_a_stop_in_mid_run_saves_and_another_run_carries_on(
     assert BAR.search(notebook.output(picture.RUN))
     notebook.click("[data-command='notebook:interrupt-kernel']")
     picture.wait_for(notebook.fails, "the end of the cell")
-    assert notebook.fails() == "Stopped, and saved. Run this cell again to carry on."
+    assert notebook.fails() == "Stopped. Run this cell again to carry on from what was saved."
     assert notebook.percent(picture.RUN) < 100
 
     picture.wait_for(notebook.has_ended, "the end of the stop")

@@ -65,7 +65,7 @@ def run(
         watch = Watch(_storage(root).path, remount)
     status = show([sys.executable, "-m", "gradlab", *arguments], root, env, watch.look)
     if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        raise Ended("Stopped, and saved. Run this cell again to carry on.")
+        raise Ended("Stopped. Run this cell again to carry on from what was saved.")
     if status:
         raise Ended(f"gradlab {' '.join(arguments)}: see above. (exit status {status})")
 
