@@ -278,10 +278,13 @@ def test_a_machine_that_is_taken_back_is_followed_by_another(
     lost = faults.get("upload_seconds") == "never"
     book.kill_during(RUN, training if lost else lambda _: a_save_is_in(cloud))
     machine.die()
+    # How much had arrived is a matter of luck.
+    saved = a_save_is_in(cloud)
+    assert not (lost and saved)
     if lost:
         cloud.faults()
     text = open_notebook(machines.colab(cloud, env=ENV), repository).run()
-    assert re.search(r"carrying on at step [1-9]", text) or lost, text
+    assert bool(re.search(r"carrying on at step [1-9]", text)) == saved, text
     assert model(cloud.files / KEPT) == expected
 
 

@@ -187,6 +187,20 @@ def test_half_an_upload_is_told_and_the_save_before_it_taken(
     assert on_drive.steps() == list(range(1, STEPS + 1))
 
 
+def test_a_save_that_arrived_without_its_metrics_is_the_last_choice(
+    on_drive: Lab, whole: Lab, tmp_path: Path
+) -> None:
+    on_drive.train("--max-minutes", "0.03", "--save-seconds", "0")
+    on_drive.train("--max-minutes", "0.02", "--save-seconds", "0")
+    newest = on_drive.saves()[-1]
+    for path in newest.parent.glob(f"{newest.name[:10]}-*.jsonl"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "scratch")
+    assert f"carrying on at step {int(newest.name[:10])}" not in on_drive.train()
+    assert on_drive.sha() == whole.sha()
+    assert on_drive.steps() == list(range(1, STEPS + 1))
+
+
 def test_slow_storage_that_fails_does_not_hold_up_training(on_drive: Lab, whole: Lab) -> None:
     (on_drive.storage / "runs").mkdir(parents=True)
     on_drive.folder().write_text("a file where the folder should be")

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ Result = TypeVar("Result")
 PASSING = (errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESTALE)
 WAITS = (1, 2, 4, 8)  # seconds between two tries
 # After which a storage that uploads in the background is taken to have uploaded a file.
-UPLOADED = 20 * 60.0  # seconds
+UPLOADED = 3 * 3600.0  # seconds
 NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
 
 
@@ -127,7 +128,8 @@ def sweep(folder: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a file, emptied first: what Google Drive moves to its trash fills the quota."""
     try:
-        os.truncate(path, 0)
+        if path.stat().st_nlink < 2:  # else somebody holds it who is about to read it
+            os.truncate(path, 0)
         path.unlink()
     except OSError as error:
         note(f"! {path} could not be removed: {error}")
@@ -139,9 +141,13 @@ def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
     The newest may not be uploaded yet, and a removal may arrive before them. So older ones stay,
     each up to four times as old as the one after it, back to one that is `UPLOADED` seconds old.
     """
-    left, now = list(copies), time.time()
-    ages = {path: now - path.stat().st_mtime for path in left}
-    place = kept
+    ages, age = dict[Path, float](), 0.0
+    for path in copies:
+        with suppress(FileNotFoundError):
+            # At least that of the one before, for clocks are set back.
+            age = max(age, time.time() - retry(path.stat).st_mtime)
+            ages[path] = age
+    left, place = list(ages), kept
     while place < len(left):
         after = ages[left[place - 1]]
         before = ages[left[place + 1]] if place + 1 < len(left) else float("inf")
@@ -149,7 +155,7 @@ def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
             del left[place]
         else:
             place += 1
-    return [path for path in copies if path not in left]
+    return [path for path in ages if path not in left]
 
 
 def prepare(folder: Path) -> Path:

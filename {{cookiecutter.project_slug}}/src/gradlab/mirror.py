@@ -67,22 +67,25 @@ class Mirror:
     def _restore(self) -> None:
         local = next((step_of(p) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
         names(self.kept / SAVES)  # fails where the storage does: then nothing is there for now
-        found = candidates(self.kept / SAVES)
-        for place, path in enumerate(found):
+        found, metrics = (candidates(self.kept / SAVES, suffix) for suffix in ("pt", "jsonl"))
+        recorded = next((step_of(path) for path in metrics if is_whole(path)), -1)
+        # One without its metrics, which were not uploaded, is the last choice.
+        for path in sorted(found, key=lambda p: (step_of(p) <= recorded, p.name), reverse=True):
             newer = step_of(path) > local
             if _copy(path, self.work / SAVES / path.name) if newer else is_whole(path):
                 # The newest of these is known to be whole.
-                self._whole = found[place:]
+                self._whole = [other for other in found if other.name <= path.name]
                 if newer:
                     self._restore_metrics(step_of(path))
                 return
             note(f"! {path} is damaged or not uploaded whole: passed over.")
 
     def _restore_metrics(self, step: int) -> None:
-        # A later copy will do as well: it begins with the same lines.
-        for path in candidates(self.kept / SAVES, "jsonl"):
-            if step_of(path) >= step and is_whole(path):
-                write_durably(self.work / METRICS, path.read_bytes())
+        # A later copy will do as well: it begins with the same lines. An earlier one lacks some.
+        found = candidates(self.kept / SAVES, "jsonl")
+        for path in sorted(found, key=lambda p: (step_of(p) >= step, p.name), reverse=True):
+            if is_whole(path):
+                write_durably(self.work / METRICS, retry(path.read_bytes))
                 return
 
     def notify(self) -> None:

@@ -162,8 +162,8 @@ class Store:
         """
         name, id = version.split(":")
         place = self._place(self.top, name, id)
-        if self.slow and not (place / "manifest.json").exists():
-            self._upload(Version.from_text((box / "manifest.json").read_text("utf-8")), box, place)
+        if self.slow and not self.exists(version):
+            self._upload(box, place)
         local = self._place(self.local, name, id)
         if not local.exists():
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,8 @@ class Store:
             self._sweep(top)
 
     @staticmethod
-    def _upload(version: Version, box: Path, place: Path) -> None:
+    def _upload(box: Path, place: Path) -> None:
+        version = Version.from_text((box / "manifest.json").read_text("utf-8"))
         tree.copy(version.tree, box / "data", place / "data", plain=True)
         if found := tree.differences(place / "data", version.tree, plain=True):
             raise GradlabError(f"copying {version} to {place} failed: {found[0]}", exit_code=1)
@@ -184,6 +185,17 @@ class Store:
         name, id = version.split(":")
         found = self._read(self.top, name, id)
         return found is not None and self._has_arrived(found)
+
+    def secure(self, version: str) -> bool:
+        """Tell whether the version NAME:ID is there, brought again where it was lost meanwhile.
+
+        A Drive that is mounted again has lost what it had not uploaded; this machine may have it.
+        """
+        self._arrived.discard(version)
+        local = self._place(self.local, *version.split(":"))
+        if self.slow and not self.exists(version) and (local / "manifest.json").exists():
+            self._upload(local, self._place(self.top, *version.split(":")))
+        return self.exists(version)
 
     def _has_arrived(self, version: Version) -> bool:
         """Tell whether a version's files are there, which may be uploaded after its manifest."""

@@ -33,10 +33,13 @@ LIST = re.compile(r"\d{8}\.json")
 
 
 class Mirror:
-    """Copies a folder on the local disk to one on slow storage, and back."""
+    """Copies a folder on the local disk to one on slow storage, and back.
 
-    def __init__(self, folder: Path, kept: Path, mounted: session.Mounted) -> None:
-        self.folder, self.kept, self.mounted = folder, kept, mounted
+    `run` is the id of the workflow's run, which each list names.
+    """
+
+    def __init__(self, folder: Path, kept: Path, mounted: session.Mounted, run: str) -> None:
+        self.folder, self.kept, self.mounted, self.run = folder, kept, mounted, run
         self.box = folder.with_name("mirror")
         self._known: dict[str, tuple[int, int, File]] = {}
         self._listed: tuple[Path, Tree] | None = None
@@ -47,12 +50,17 @@ class Mirror:
         """Bring the newest copy that is whole back, if the folder has no file; tell if it did."""
         if any(True for _ in tree.walk(self.folder)):
             return False
+        passed_over = []
         for path in self._lists():
             try:
                 self._bring(Tree.from_json(json.loads(files.read_text(path))))
-                return True
             except (FileNotFoundError, ValueError, KeyError, TypeError, GradlabError) as error:
                 note(f"! the draft's copy {path} is not whole ({error}): taking the one before it")
+                passed_over.append(path)
+                continue
+            for each in passed_over:  # else it would stay in the place of this one
+                files.remove(each)
+            return True
         return self._bring_folder()
 
     def start(self, minutes: float) -> None:
@@ -72,10 +80,21 @@ class Mirror:
             self.mounted.check()
             self._copy_all()
             self._prune(files.outdated(self._lists(), KEPT))
-        except (OSError, GradlabError) as error:
+        except (OSError, ValueError, GradlabError) as error:
             note(f"! the draft could not be copied to {self.kept}: {error}; trying later")
             if isinstance(error, OSError) and error.errno in FULL:
                 self._make_room()
+
+    def forget(self) -> None:
+        """Remove the copy if it is of the run with this id, not of a later one."""
+        for path in self._lists():
+            try:
+                run = json.loads(files.read_text(path))["run"]
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                continue
+            if run == self.run:
+                self.discard()
+            return
 
     def discard(self) -> None:
         """Remove the copy."""
@@ -131,7 +150,11 @@ class Mirror:
             return
         number = 1 + (int(lists[0].stem) if lists else 0)
         path = self.kept / f"{number:08}.json"
-        tree.write(path, json.dumps(content.to_json()))
+        try:
+            tree.write(path, json.dumps({"run": self.run, **content.to_json()}))
+        except OSError:
+            files.remove(path)
+            raise
         self._listed = (path, content)
 
     def _copy_changed(self) -> Tree:
@@ -183,19 +206,22 @@ class Mirror:
     def _prune(self, lists: Sequence[Path]) -> None:
         for path in lists:
             files.remove(path)
-        wanted = {
-            file["sha256"]
-            for path in self._lists()
-            for file in json.loads(path.read_text("utf-8"))["files"].values()
-        }
+        wanted = set()
+        for path in self._lists():
+            try:
+                found = Tree.from_json(json.loads(files.read_text(path)))
+                wanted |= {file.sha256 for file in found.files.values()}
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                files.remove(path)  # of a machine that died while it wrote it
         for path in (self.kept / "files").glob("*/*"):
             if path.name not in wanted:
                 files.remove(path)
 
     def _make_room(self) -> None:
         try:
-            self._prune(self._lists()[KEPT:])
-        except (OSError, ValueError) as error:
+            # The newest, and the oldest, which is uploaded if any is.
+            self._prune(self._lists()[1:-1])
+        except OSError as error:
             note(f"! no room could be made in {self.kept}: {error}")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import GradlabError
 from . import actions, outputs, process, tree
-from .datasets import Store
+from .datasets import NoVersion, Store
 from .engines import Engine
 from .journal import Content, JobState, Journal, Run
 from .outputs import Place
@@ -80,10 +80,17 @@ class Workshop:
     def fingerprint(self, job: Job) -> str:
         """Give what two runs of a job share exactly if one can stand for the other."""
         declared = {name: [port.type, port.ref] for name, port in job.outputs.items()}
-        inputs = {name: str(content) for name, content in self.inputs(job).items()}
+        inputs = {name: self._identity(content) for name, content in self.inputs(job).items()}
         code = actions.code(job, self.repository)
         parts = [job.uses, job.parameters, job.env, declared, inputs, code]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _identity(self, content: Content) -> str:
+        # Not a version's name: one that was lost and made again may have another.
+        if content.type == "dataset" and content.value:
+            with suppress(NoVersion):  # told where it is opened
+                return f"dataset {self.store.find(content.value, whole=False).tree.digest}"
+        return str(content)
 
     def reusable(self, job: Job) -> JobState | None:
         """Give what a job did earlier in this run, if that still holds and is still there."""
@@ -117,8 +124,12 @@ class Workshop:
 
     def is_stored(self, state: JobState) -> bool:
         """Tell whether the storage holds all versions of datasets that a job has made."""
-        versions = [c.value for c in state.contents.values() if c.type == "dataset"]
-        return all(self.store.exists(version) for version in versions)
+        return all(self.store.exists(version) for version in _versions(state))
+
+    def unsecured(self) -> list[str]:
+        """List the versions of this run that the storage does not hold, nor this machine."""
+        states = self.run.jobs.values()
+        return [v for state in states for v in _versions(state) if not self.store.secure(v)]
 
     def do(self, job: Job) -> Result:
         """Run a job, or take what it did earlier in this run."""
@@ -148,9 +159,12 @@ class Workshop:
         began, fingerprint = time.monotonic(), self.fingerprint(job)
         if left := process.kill(str(self.place.draft(job.name))):
             log.note(f"ended {left} processes that a killed run of this job had left behind")
-        done = self.run.jobs.get(job.name)
-        if done and done.state == "succeeded" and self.is_stored(done):
-            self.place.discard_draft(job.name)
+        if done := self.run.jobs.get(job.name):
+            if done.fingerprint != fingerprint:
+                self.place.discard_draft(job.name)
+            # Else its outputs were lost, and the copy of its draft is as good. In either case it
+            # has not succeeded from now on, for an interruption must not discard a draft.
+            self.journal.put(self.run, job.name, None)
         with self._mirrored(job.name, log):
             outputs.prepare(job, self.place)
             self._perform(job, log)
@@ -168,7 +182,8 @@ class Workshop:
     @contextmanager
     def _mirrored(self, job: str, log: JobLog) -> Iterator[None]:
         """Keep a copy of a job's draft on slow storage, up to date when the job fails."""
-        mirror = self.place.mirror(job)
+        outputs.reopen(self.place.draft(job))
+        mirror = self.place.mirror(job, self.run.id)
         # A fast storage may have been a slow one when the job was cut off.
         if mirror.restore():
             log.note("carries on with the copy of its outputs in the storage")
@@ -232,6 +247,10 @@ class Workshop:
             kept = self.place.kept / path.relative_to(self.place.work)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(path.read_bytes())
+
+
+def _versions(state: JobState) -> list[str]:
+    return [content.value for content in state.contents.values() if content.type == "dataset"]
 
 
 def _mirror_minutes() -> float:

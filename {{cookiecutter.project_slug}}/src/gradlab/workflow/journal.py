@@ -13,6 +13,7 @@ import re
 import secrets
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +55,7 @@ class Run:
     started: str = field(default_factory=lambda: time.strftime(UTC, time.gmtime()))
     finished: bool = False
     datasets: dict[str, str | None] = field(default_factory=dict)  # reference -> NAME:VERSION
+    digests: dict[str, str] = field(default_factory=dict)  # reference -> SHA-256 of its files
     jobs: dict[str, JobState] = field(default_factory=dict)
 
 
@@ -93,12 +95,22 @@ class Journal:
         number = int(records[0].stem[4:]) + 1 if records else 1
         newest = self.folder / f"run-{number:08}.json"
         tree.write(newest, json.dumps(asdict(run), indent=1))
-        for path in files.outdated([newest, *records], KEPT):
-            files.remove(path)
+        with suppress(OSError):  # what was written counts
+            whole = [newest, *(path for path in records if _is_whole(path))]
+            kept = set(whole).difference(files.outdated(whole, KEPT))
+            for path in set(records) - kept:
+                files.remove(path)
 
     def _records(self) -> list[Path]:
         found = [name for name in files.names(self.folder) if NAME.fullmatch(name)]
         return [self.folder / name for name in sorted(found, reverse=True)]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(json.loads(files.read_text(path)))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _job(data: dict[str, Any]) -> JobState:

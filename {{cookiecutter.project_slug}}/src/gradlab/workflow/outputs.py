@@ -62,16 +62,21 @@ class Place:
         """The folder in which a job works."""
         return self.work / DRAFTS / self.workflow / job
 
-    def mirror(self, job: str) -> Mirror:
+    def mirror(self, job: str, run: str) -> Mirror:
         """The copy of a job's draft, for a local disk that may vanish."""
         kept = self.kept / DRAFTS / self.workflow / job
-        return Mirror(self.draft(job) / "outputs", kept, self.mounted)
+        return Mirror(self.draft(job) / "outputs", kept, self.mounted, run)
 
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""
         tree.discard(self.draft(job))
         if self.slow:
-            self.mirror(job).discard()
+            self.mirror(job, "").discard()
+
+    def forget_copy(self, job: str, run: str) -> None:
+        """Forget what a job wrote in a run, which has its result, on slow storage."""
+        if self.slow:
+            self.mirror(job, run).forget()
 
 
 def prepare(job: Job, place: Place) -> None:
@@ -87,6 +92,15 @@ def prepare(job: Job, place: Place) -> None:
             path.unlink()  # what an earlier run put in the place of a folder, or its string
         if port.type != "string":
             path.mkdir(exist_ok=True)
+
+
+def reopen(draft: Path) -> None:
+    """Put back into the outputs what was about to become a version, and did not."""
+    for data in (draft / "commit").glob("*/data"):
+        written = draft / "outputs" / data.parent.name
+        if not os.path.lexists(written):
+            written.parent.mkdir(exist_ok=True)
+            data.rename(written)
 
 
 def tidy(draft: Path) -> None:
@@ -160,10 +174,13 @@ def settle(job: str, contents: dict[str, Content], place: Place, store: Store) -
     draft = place.draft(job)
     for name, content in contents.items():
         written, box = draft / "outputs" / name, draft / "commit" / name
+        volume = place.volume(job, name)
         if content.type == "volume" and written.exists():
-            place.volume(job, name).parent.mkdir(parents=True, exist_ok=True)
-            written.rename(place.volume(job, name))
-        if content.type == "dataset" and not store.exists(content.value):
+            volume.parent.mkdir(parents=True, exist_ok=True)
+            written.rename(volume)
+        elif content.type == "volume" and not volume.exists():
+            return False
+        if content.type == "dataset" and not store.secure(content.value):
             if not (box / "manifest.json").exists():
                 return False
             if not (box / "data").exists():

@@ -15,7 +15,7 @@ from graphlib import TopologicalSorter
 from .. import session
 from ..errors import GradlabError
 from . import actions
-from .datasets import NoVersion, Reference, Store
+from .datasets import NoVersion, Reference, Store, Version
 from .engines import choose
 from .jobs import Workshop, wanted_secrets
 from .journal import Content, Journal, Run
@@ -135,15 +135,18 @@ def look_up(workshop: Workshop, selected: Sequence[Job]) -> None:
     Raises GradlabError for one that has none, unless the input is optional or the dataset is
     one that the job makes itself: then it finds an empty folder.
     """
-    datasets, store = workshop.run.datasets, workshop.store
+    run, store = workshop.run, workshop.store
+    datasets = run.datasets
     for job, reference, optional in _references(workshop, selected):
-        recorded = datasets.get(reference)
-        if recorded is None or not store.exists(recorded):
-            datasets[reference] = _find(store, job, reference, optional)
+        begun = reference in datasets
+        recorded = _still(store, run, reference) if begun else None
+        version = recorded if begun else _find(store, job, reference, optional)
+        datasets[reference] = str(version) if version else None
+        run.digests[reference] = version.tree.digest if version else ""
         found = datasets[reference] or f"nothing yet: job {job.name!r} finds an empty folder"
         workshop.console.line(f"dataset {reference} is {found}")
-        newest = store.find(reference) if recorded and datasets[reference] else None
-        if newest and str(newest) != recorded:
+        newest = store.find(reference) if recorded else None
+        if newest and str(newest) != datasets[reference]:
             workshop.console.line(f"  as when this run began; {newest} has come since")
     for name, content in workshop.given.items():
         if content.type == "dataset" and content.value:
@@ -166,9 +169,27 @@ def _references(workshop: Workshop, selected: Sequence[Job]) -> Iterator[tuple[J
                 yield job, reference, port.optional
 
 
-def _find(store: Store, job: Job, reference: str, optional: bool) -> str | None:
+def _still(store: Store, run: Run, reference: str) -> Version | None:
+    """Give the version that a run took when it began, or another one of the same files."""
+    recorded, name = run.datasets[reference], Reference.parse(reference).name
+    if recorded is None:
+        return None
+    if store.exists(recorded):
+        return store.find(recorded)
+    for version in store.versions(name):
+        same = version.tree.digest == run.digests.get(reference)
+        if same and store.exists(str(version)):
+            return version
+    raise GradlabError(
+        f"the dataset {recorded}, which this run began with, is not in {store.top} any more, or "
+        f"not whole.\nAdd the same files again (gradlab datasets add {name} FOLDER), or begin "
+        "a new run with --fresh"
+    )
+
+
+def _find(store: Store, job: Job, reference: str, optional: bool) -> Version | None:
     try:
-        return str(store.find(reference))
+        return store.find(reference)
     except NoVersion as error:
         wanted = Reference.parse(reference)
         made = {Reference.parse(p.ref).name for p in job.outputs.values() if p.ref}

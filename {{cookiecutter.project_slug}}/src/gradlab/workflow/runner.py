@@ -126,16 +126,15 @@ def _signals(stop: Stop) -> Iterator[None]:
 def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool = False) -> None:
     """Take up the last run if it was interrupted, else begin a new one."""
     last, console = workshop.journal.load(), workshop.console
-    workshop.run = last or Run()
-    for name in () if dry else list(workshop.run.jobs):
+    workshop.run = before = last or Run()
+    for name in () if dry else list(before.jobs):
         workshop.recover(name)
     ended = last is not None and last.finished and _is_stored(workshop)
     workshop.resumed = last is not None and not ended and not fresh
-    stale = list(workshop.run.jobs) if ended else []
-    workshop.run.finished = False
     if workshop.resumed:
-        done = ", ".join(workshop.run.jobs) or "none"
-        console.line(f"carries on run {workshop.run.id} of {workshop.run.started}; done: {done}")
+        before.finished = False
+        done = ", ".join(before.jobs) or "none"
+        console.line(f"carries on run {before.id} of {before.started}; done: {done}")
     else:
         workshop.run = Run()
     plan.look_up(workshop, selected)
@@ -143,8 +142,11 @@ def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool =
         return
     if not workshop.resumed:
         tree.discard(workshop.place.volumes)
-    for name in {*stale, *(job.name for job in selected if fresh)}:
-        workshop.place.discard_draft(name)
+        for name, state in before.jobs.items():
+            if workshop.is_stored(state):
+                workshop.place.forget_copy(name, before.id)
+    for job in selected if fresh else ():
+        workshop.place.discard_draft(job.name)
     workshop.journal.save(workshop.run)
 
 
@@ -192,6 +194,8 @@ def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
     succeeded = all(result.state in ("ran", "reused") for result in results.values())
     if succeeded:
         workshop.place.mounted.check(PATIENCE)
+        succeeded = _is_secured(workshop)
+    if succeeded:
         workshop.run.finished = True
         workshop.journal.save(workshop.run)
         tree.discard(workshop.place.volumes)
@@ -211,6 +215,14 @@ def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
     if workshop.stop.signal:
         return 128 + workshop.stop.signal
     return 0 if succeeded else 1
+
+
+def _is_secured(workshop: Workshop) -> bool:
+    """Bring to slow storage what it has lost meanwhile; tell whether all is there."""
+    lost = workshop.unsecured() if workshop.place.slow else []
+    for version in lost:
+        workshop.console.line(f"! {version} has been lost in {workshop.place.kept}")
+    return not lost
 
 
 def _summary(result: Result) -> str:
