@@ -74,9 +74,9 @@ class Place:
             self.mirror(job, "").discard()
 
     def forget_copy(self, job: str, run: str) -> None:
-        """Forget what a job wrote in a run, which has its result, on slow storage."""
-        if self.slow:
-            self.mirror(job, run).forget()
+        """Forget the copy of what a job wrote in a run, which has its result."""
+        # On a fast storage too, which may have been a slow one then.
+        self.mirror(job, run).forget()
 
 
 def prepare(job: Job, place: Place) -> None:
