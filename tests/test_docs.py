@@ -43,10 +43,14 @@ RUN = {
 GRADIENT = "tests/gradient/test_readme.py::"
 GRADIENT += "test_the_readme_leads_from_a_fresh_project_to_a_run_on_gradient"
 INSTALLED = "tests/gradient/test_cli.py::test_the_command_of_the_message_works_when_pasted"
+UPDATED = "tests/test_updates.py::"
+UPDATED += "test_an_update_keeps_your_edits_and_takes_up_those_of_the_kit"
 ELSEWHERE = {
     "cookiecutter gh:org/cookiecutter-gradient-colab": (
         "tests/test_use.py::test_the_template_is_used_from_git_at_a_tag"
     ),
+    "cruft create": UPDATED,
+    "cruft update": UPDATED,
     "gradlab run train": (
         "tests/test_own_workflows.py::"
         "test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time"

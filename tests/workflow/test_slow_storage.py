@@ -209,7 +209,7 @@ def test_a_job_that_is_done_again_keeps_what_it_writes_when_it_is_cut_off(
         project.fails(1, "run", "train", "--engine", "paths", **machine.env)
     (project.root / "good").touch()
     project.ok("run", "train", "--engine", "paths", **machine.env)
-    (version,) = [v for v in project.versions("train") if "v2" in v.name]
+    (version,) = [v for v in project.versions("train") if v.name.startswith("v2-")]
     assert (version / "data/log").read_text() == "again\nagain\nagain\n"
 
 
