@@ -63,19 +63,34 @@ class Machine:
 
     def dies(self, text: str = "[train] waits", after: Callable[[], object] | None = None) -> None:
         """Run the workflow until it says something and its draft is copied, then lose the disk."""
-        runner = self.project.start("run", "train", **self.env)
-        wait_for(runner, text)
-        end = time.monotonic() + 10
-        while not (after or self.lists)():
-            assert time.monotonic() < end, "the draft was not copied"
-            time.sleep(0.05)
-        time.sleep(0.3)
-        os.killpg(runner.pid, signal.SIGKILL)
-        runner.wait()
+
+        def copied() -> None:
+            end = time.monotonic() + 10
+            while not (after or self.lists)():
+                assert time.monotonic() < end, "the draft was not copied"
+                time.sleep(0.05)
+            time.sleep(0.3)
+
+        cut_off(self.project, text, copied, "auto", **self.env)
         self.is_lost()
 
     def is_lost(self) -> None:
         shutil.rmtree(self.disk)
+
+
+def cut_off(
+    project: Project,
+    text: str,
+    then: Callable[[], object] = lambda: None,
+    engine: str = "paths",
+    **env: str,
+) -> None:
+    """Run the workflow until it says something, do something, then kill it with all its jobs."""
+    runner = project.start("run", "train", "--engine", engine, **env)
+    wait_for(runner, text)
+    then()
+    os.killpg(runner.pid, signal.SIGKILL)
+    runner.wait()
 
 
 @pytest.fixture
@@ -228,12 +243,9 @@ def test_a_copy_that_was_passed_over_does_not_push_out_the_one_that_was_taken(
     for path in machine.kept.rglob("*"):
         os.utime(path, (time.time() - HOURS_AGO,) * 2)
     project.workflow(WORKFLOW.replace("= 1 ]", "= 2 ]"))
-    machine.dies(
-        after=lambda: machine.lists()[-1] != good and machine.lists()[-1].stem > "00000001"
-    )
-    for path in machine.lists():
-        if path != good and path.stat().st_mtime > time.time() - HOURS_AGO / 2:
-            path.unlink()
+    machine.dies(after=lambda: [path for path in machine.lists() if is_new(path)])
+    for path in filter(is_new, machine.lists()):
+        path.unlink()
     assert "carries on with the copy of its outputs" in machine.run()
     assert log(project).count("step") > 1
 
@@ -326,10 +338,7 @@ def test_what_is_made_again_with_the_same_content_is_no_reason_to_train_again(
     text = (project.root / ".gradient/workflows/train.yaml").read_text()
     inputs = "    needs: [make]\n    inputs: {made: make.outputs.out}"
     project.workflow(text.replace("    needs: [make]", inputs))
-    runner = project.start("run", "train", "--engine", "paths", **machine.env)
-    wait_for(runner, "[last] waits")
-    os.killpg(runner.pid, signal.SIGKILL)
-    runner.wait()
+    cut_off(project, "[last] waits", **machine.env)
     machine.is_lost()
     shutil.rmtree(project.versions("make")[0])
     output = project.ok("run", "train", "--engine", "paths", **machine.env)
@@ -357,10 +366,7 @@ def test_a_first_run_that_was_cut_off_does_not_take_its_own_version_for_an_earli
 ) -> None:
     waits = WAITS.replace("$HERE", str(project.root))
     project.workflow(OWN.replace("FOLDER", str(project.root)).replace("WAITS", waits))
-    runner = project.start("run", "train", "--engine", "paths")
-    wait_for(runner, "[last] waits")
-    os.killpg(runner.pid, signal.SIGKILL)
-    runner.wait()
+    cut_off(project, "[last] waits")
     output = project.ok("run", "train", "--engine", "paths")
     assert project.states(output) == {"train": "reused", "last": "ran"}
 
@@ -379,10 +385,7 @@ def test_a_dataset_that_a_run_began_with_and_that_was_lost_has_to_come_again(
     text = (project.root / ".gradient/workflows/train.yaml").read_text()
     inputs = "  train:\n    inputs: {mine: {type: dataset, with: {ref: mine}}}"
     project.workflow(text.replace("  train:", inputs))
-    runner = project.start("run", "train", "--engine", "paths", **machine.env)
-    wait_for(runner, "[train] waits")
-    os.killpg(runner.pid, signal.SIGKILL)
-    runner.wait()
+    cut_off(project, "[train] waits", **machine.env)
     machine.is_lost()
     shutil.rmtree(project.versions("mine")[-1])
     text = project.fails(2, "run", "train", "--engine", "paths", **machine.env)
@@ -412,10 +415,7 @@ def test_what_was_about_to_become_a_version_goes_back_into_the_outputs(
     project: Project, machine: Machine
 ) -> None:
     project.env.update(GRADLAB_STORAGE_SLOW="0")
-    runner = project.start("run", "train", "--engine", "paths")
-    wait_for(runner, "[train] waits")
-    os.killpg(runner.pid, signal.SIGKILL)
-    runner.wait()
+    cut_off(project, "[train] waits")
     (machine.kept / "commit/trained").mkdir()
     (machine.kept / "outputs/trained").rename(machine.kept / "commit/trained/data")
     project.ok("run", "train", "--engine", "paths")

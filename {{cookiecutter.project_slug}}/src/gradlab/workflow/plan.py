@@ -139,13 +139,12 @@ def look_up(workshop: Workshop, selected: Sequence[Job]) -> None:
     datasets = run.datasets
     for job, reference, optional in _references(workshop, selected):
         begun = reference in datasets
-        recorded = _still(store, run, reference) if begun else None
-        version = recorded if begun else _find(store, job, reference, optional)
-        datasets[reference] = str(version) if version else None
-        run.digests[reference] = version.tree.digest if version else ""
-        found = datasets[reference] or f"nothing yet: job {job.name!r} finds an empty folder"
-        workshop.console.line(f"dataset {reference} is {found}")
-        newest = store.find(reference) if recorded else None
+        found = _still(store, run, reference) if begun else _find(store, job, reference, optional)
+        datasets[reference] = str(found) if found else None
+        run.digests[reference] = found.tree.digest if found else ""
+        what = found or f"nothing yet: job {job.name!r} finds an empty folder"
+        workshop.console.line(f"dataset {reference} is {what}")
+        newest = store.find(reference) if begun and found else None
         if newest and str(newest) != datasets[reference]:
             workshop.console.line(f"  as when this run began; {newest} has come since")
     for name, content in workshop.given.items():
