@@ -140,7 +140,7 @@ def test_a_link_that_leads_out_is_refused_by_name(project: Project) -> None:
 def test_mistakes_are_named_with_the_way_out(project: Project) -> None:
     assert "No datasets" in project.ok("datasets")
     assert "gradlab datasets add digits FOLDER" in project.fails(2, "datasets", "show", "digits")
-    assert "is no reference to a dataset" in project.fails(2, "datasets", "show", "../digits")
+    assert "can't be a reference to a dataset" in project.fails(2, "datasets", "show", "../digits")
     assert "which dataset?" in project.fails(2, "datasets", "show")
     assert "which folder?" in project.fails(2, "datasets", "add", "digits")
     assert "is not a folder" in project.fails(2, "datasets", "add", "digits", "/nowhere")

@@ -14,8 +14,9 @@ import tyro
 from .. import session
 from ..errors import GradlabError
 from . import rules, structure, texts
-from .document import Document, Problem, SpecError
+from .document import START, Document, Problem, SpecError
 from .findings import RULES, Finding, Format, finding, render
+from .names import WORKFLOW
 from .reader import read
 from .spec import FOLDER, Spec, parse, workflow_files
 
@@ -48,6 +49,9 @@ def _examine(path: Path) -> tuple[list[Finding], Spec | None]:
 
 def _problems(spec: Spec, document: Document) -> Iterator[Problem]:
     yield from document.problems
+    if not WORKFLOW.takes(document.path.stem):
+        name = document.path.stem
+        yield Problem(START, "name", f"`{name}` can't be {WORKFLOW.what}", WORKFLOW.near(name))
     yield from structure.structure(document)
     yield from rules.meaning(spec, document)
     yield from texts.paths(spec, document)

@@ -27,13 +27,9 @@ from .. import session
 from ..errors import GradlabError, note
 from ..files import names, read_text, retry, sync_folder
 from . import tree
+from .names import DATASET
 from .tree import Tree
 
-REFERENCE = re.compile(
-    r"(?:(?P<namespace>[A-Za-z0-9][\w.-]{0,99})/)?"
-    r"(?P<id>[A-Za-z0-9][\w.-]{0,99})(?::(?P<version>[A-Za-z0-9][\w.-]{0,99}))?",
-    re.ASCII,
-)
 VERSION = re.compile(r"v([1-9]\d*)-[a-z0-9]{6}", re.ASCII)
 ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that long
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -53,11 +49,8 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Read `[namespace/]id[:version]`; raises GradlabError for anything else."""
-        if not (match := REFERENCE.fullmatch(text)):
-            raise GradlabError(
-                f"{text!r} is no reference to a dataset; write NAME, NAME:VERSION or "
-                "NAMESPACE/NAME, with letters, digits, '.', '_' and '-'"
-            )
+        if not (match := DATASET.pattern.fullmatch(text)):
+            raise GradlabError(f"{text!r} can't be {DATASET.what}: {DATASET.advice}")
         name = "/".join(part for part in match.group("namespace", "id") if part)
         return cls(name, match["version"] or "latest")
 
@@ -115,7 +108,7 @@ class Store:
     def names(self) -> list[str]:
         """List the datasets that have a version."""
         found = [folder.replace("@", "/") for folder in sorted(names(self.top))]
-        return [name for name in found if REFERENCE.fullmatch(name) and self._ids(name)]
+        return [name for name in found if DATASET.takes(name) and self._ids(name)]
 
     def versions(self, name: str) -> list[Version]:
         """List a dataset's versions, the newest first."""

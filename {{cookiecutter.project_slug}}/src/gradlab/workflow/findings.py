@@ -30,7 +30,10 @@ RULES: dict[str, tuple[Severity, str]] = {
     # Structure
     "type": ("error", "a value is of the wrong type"),
     "non-string": ("error", "YAML reads a value that must be text as something else"),
-    "name": ("error", "a job, input, output or variable has a name that can't work"),
+    "name": (
+        "error",
+        "a name of a job, port, variable, dataset or model can't work",
+    ),
     "missing-key": ("error", "a key that is required is missing"),
     "unknown-key": ("warning", "a key is not part of a workflow"),
     "github-actions-key": ("error", "a key of GitHub Actions, which fails on Gradient"),

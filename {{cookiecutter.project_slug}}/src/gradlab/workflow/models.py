@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 
 from ..errors import GradlabError
 from . import tree
+from .names import MODEL
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 METRICS = ("evaluation.json", "metrics.json")
 LARGEST = 1 << 20  # bytes: metrics are a short text
 
@@ -32,8 +31,7 @@ def create(
     `content` says what holds it, such as `dataset NAME:VERSION`; metrics are taken from the
     first evaluation.json or metrics.json at the top of an input.
     """
-    if not NAME.fullmatch(name):
-        raise GradlabError(f"{name!r} can't be a model's name: use letters, digits, '.', '_', '-'")
+    MODEL.require(name)
     id = "mo" + hashlib.sha256(f"{run} {name} {content}".encode()).hexdigest()[:13]
     entry = {
         "id": id,

@@ -1,20 +1,19 @@
 """What a run needs, found and checked before anything runs.
 
-Promises: an input without a value, a dataset without a version, a secret that isn't set, a name
-that can't be a folder's and an action that the engine can't do are errors here, each with the
-way out, and never after hours of training.
+Promises: an input without a value, a dataset without a version, a secret that isn't set and an
+action that the engine can't do are errors here, each with the way out, and never after hours of
+training. Names that can't be used are errors of `gradlab check`, which a run begins with.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 
 from .. import session
 from ..errors import GradlabError
-from . import actions
+from . import actions, names
 from .datasets import NoVersion, Reference, Store, Version
 from .engines import choose
 from .jobs import Workshop, wanted_secrets
@@ -24,8 +23,6 @@ from .process import Stop
 from .report import Console, table
 from .repository import Repository
 from .spec import Job, Port, Spec
-
-NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
 
 
 def select(spec: Spec, name: str | None) -> list[Job]:
@@ -49,12 +46,10 @@ def open_workshop(
     storage = session.storage(project)
     work = session.scratch(project) if storage.slow else storage.path
     mounted = session.Mounted(storage.path)
-    place = Place(_safe(spec.path.stem), storage.path, work, storage.slow, mounted)
+    place = Place(names.WORKFLOW.require(spec.path.stem), storage.path, work, storage.slow, mounted)
     images = {str(job.parameters["image"]) for job in selected if "image" in job.parameters}
     engine, passed_over = choose(engine_name, sorted(images))
     for job in selected:
-        for name in (job.name, *job.inputs, *job.outputs):
-            _safe(name)
         if found := actions.problem(job, engine):
             raise GradlabError(f"{spec.path}:{job.mark.line}: job {job.name!r}: {found}")
     repository = Repository(root, storage.path)
@@ -77,12 +72,6 @@ def open_workshop(
     for line in passed_over if engine.name == "paths" else ():
         console.line(f"  not {line}")
     return workshop
-
-
-def _safe(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise GradlabError(f"{name!r} can't be a folder's name: use letters, digits, '.', '_', '-'")
-    return name
 
 
 def _secrets(selected: Sequence[Job]) -> dict[str, str]:

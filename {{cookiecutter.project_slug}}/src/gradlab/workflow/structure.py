@@ -7,13 +7,14 @@ message and advice for the violation of another keyword where the general words 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from . import names
 from .document import Document, Problem, kind
 
 if TYPE_CHECKING:
@@ -64,9 +65,17 @@ def structure(document: Document) -> Iterator[Problem]:
 @cache
 def _validator() -> Draft7Validator:
     # Here, for with all its extras it takes a second to import, at every command.
-    from jsonschema import Draft7Validator
+    from jsonschema import Draft7Validator, FormatChecker
 
-    return Draft7Validator(json.loads(files(__package__).joinpath("schema.json").read_text()))
+    checker = FormatChecker(formats=())
+    for name, grammar in names.FORMATS.items():
+        checker.checks(name)(_takes(grammar))
+    schema = json.loads(files(__package__).joinpath("schema.json").read_text())
+    return Draft7Validator(schema, format_checker=checker)
+
+
+def _takes(grammar: names.Grammar) -> Callable[[object], bool]:
+    return lambda value: not isinstance(value, str) or grammar.takes(value)
 
 
 def where(path: Path) -> str:
@@ -100,6 +109,11 @@ def _problem(document: Document, path: Path, error: Any) -> Problem:
             known = _join(error.validator_value, "or")
             message = f"{where(path)} can't be `{value}`"
             advice = close(str(value), error.validator_value) or f"write {known}"
+        case "format":
+            grammar = names.FORMATS[str(error.validator_value)]
+            message, advice = f"`{value}` can't be {grammar.what}", grammar.near(value)
+            if "propertyNames" not in error.absolute_schema_path:
+                message = f"{where(path)} is `{value}`, which can't be {grammar.what}"
         case "minProperties":
             message, advice = f"{where(path)} is empty", "fill it or remove it"
         case _:
@@ -120,8 +134,8 @@ def _problem(document: Document, path: Path, error: Any) -> Problem:
 
 def _type(document: Document, path: Path, error: Any) -> tuple[str, str]:
     value, written, wanted = error.instance, document.written(*path), error.validator_value
-    names = [wanted] if isinstance(wanted, str) else wanted
-    expected = " or ".join(_TYPES[name] for name in names)
+    types = [wanted] if isinstance(wanted, str) else wanted
+    expected = " or ".join(_TYPES[name] for name in types)
     if value is None or not written or isinstance(value, str):
         message = f"{where(path)} must be {expected}, but it is {kind(value)}"
     else:
@@ -133,7 +147,7 @@ def _type(document: Document, path: Path, error: Any) -> tuple[str, str]:
             advice = 'quote the dash: "-"'
         case {"secret": name}:
             advice = f"write it without a space: secret:{name}"
-        case _ if written and "string" in names:
+        case _ if written and "string" in types:
             advice = f'quote it: "{written}"'
         case _:
             advice = f"make it {expected}"
