@@ -1,0 +1,133 @@
+"""Storage that fails at one call, and files of which one bit is another one.
+
+    with Forks(project, "torch", "sklearn.datasets") as forks:
+        calls = forks.run(package, "train", env=env, under=[storage]).calls
+        done = forks.run(package, "train", env=env, under=[storage], at=7, error="ESTALE")
+
+For a program that is not forked, `environment` gives the variables that make its calls fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from .calls import VARIABLE
+
+HERE = Path(__file__).parent
+ERRORS = ("EIO", "ESTALE", "ENOSPC", "ENOTCONN")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: its exit code, what it printed, and which calls were counted."""
+
+    code: int
+    output: str
+    calls: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> str:
+        """The call that was made to fail; '' where it was never reached."""
+        return next((call for call in self.calls if call.endswith(" FAILED")), "")
+
+
+def plan(under: Sequence[Path], log: Path, at: int = 0, error: str = "EIO") -> str:
+    """Say which call below some folders, from 1, fails with which error; 0: count only."""
+    folders = [str(folder) for folder in under]
+    return json.dumps({"under": folders, "log": str(log), "at": at, "error": error})
+
+
+def environment(
+    under: Sequence[Path], log: Path, at: int = 0, error: str = "EIO"
+) -> dict[str, str]:
+    """Give the variables with which a Python program counts its calls in `log`, and one fails.
+
+    Its own children count nothing. Where it needs a PYTHONPATH, put this one in front of it.
+    """
+    return {"PYTHONPATH": str(HERE), VARIABLE: plan(under, log, at, error)}
+
+
+class Forks:
+    """Runs modules of a project as `python -m` would, in forks of a process that has loaded them.
+
+    So a command costs what it does, and not the seconds in which torch is imported.
+    """
+
+    def __init__(self, project: Path, *modules: str) -> None:
+        self.project = project
+        self._folder = tempfile.TemporaryDirectory()
+        # HERE comes first, so that all calls are watched before anything else is loaded.
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
+        clean |= {"PYTHONPATH": f"{HERE}:{project / 'src'}", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "server.py"), *modules],
+            cwd=project,
+            env=clean,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._answer() == "ready"
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+    def run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        under: Sequence[Path] = (),
+        at: int = 0,
+        error: str = "EIO",
+        seconds: int = 120,
+    ) -> Done:
+        """Run a module; below the folders `under` calls are counted, and the `at`-th fails."""
+        output, log = Path(self._folder.name, "output"), Path(self._folder.name, "log")
+        for path in (output, log):
+            path.write_text("")
+        command = {
+            "arguments": arguments,
+            "env": dict(env or {}),
+            "folder": str(self.project),
+            "output": str(output),
+            "plan": plan(under, log, at, error) if under else "",
+            "seconds": seconds,
+        }
+        assert self._process.stdin
+        print(json.dumps(command), file=self._process.stdin, flush=True)
+        code = int(self._answer())
+        calls = tuple(log.read_text("utf-8", "replace").splitlines())
+        return Done(code, output.read_text("utf-8", "replace"), calls)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._folder.cleanup()
+
+
+def kept(folder: Path) -> list[Path]:
+    """List the files below a folder that have any content, in order."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
+
+
+def flip_a_bit(path: Path, moment: random.Random) -> str:
+    """Turn one bit of a file, at a random place; say which."""
+    data = bytearray(path.read_bytes())
+    place, bit = moment.randrange(len(data)), moment.randrange(8)
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+    return f"{path}: bit {bit} of byte {place} of {len(data)}"
