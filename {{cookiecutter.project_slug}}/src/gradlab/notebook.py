@@ -76,12 +76,13 @@ def _storage(root: Path) -> session.Storage:
 
 def _secrets(root: Path, workflow: str, secret: Secret) -> dict[str, str]:
     """Give the secrets that the jobs of a workflow ask for, as far as they can be found."""
-    from .workflow import check, jobs
+    from .workflow import check, credentials
     from .workflow import spec as specs
 
     spec = check.load(specs.find(workflow, root))
-    wanted = {name for job in spec.jobs.values() for name in jobs.wanted_secrets(job)}
-    found = {name: os.environ.get(name) or secret(name) for name in sorted(wanted)}
+    groups = [group for job in spec.jobs.values() for group in (job.env, job.parameters)]
+    wanted = sorted(credentials.names_in(*groups))
+    found = {name: credentials.value_of(name) or secret(name) for name in wanted}
     return {name: value for name, value in found.items() if value}
 
 

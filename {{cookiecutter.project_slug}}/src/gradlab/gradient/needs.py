@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ..errors import GradlabError
 from ..workflow import check
+from ..workflow.credentials import names_in
 from ..workflow.datasets import Reference
 from ..workflow.spec import FOLDER, Spec, source, workflow_files
 
-_SECRET = re.compile(r"secret:([\w.-]+)")
 # What the service gives a dataset for an id.
 _DATASET_ID = re.compile(r"ds[a-z0-9]{13}")
 
@@ -69,6 +69,5 @@ def _add(needs: Needs, spec: Spec) -> None:
         if port in inputs and (known or reference.version != "latest"):
             needs.references.setdefault(port.ref, place)
     for job in spec.jobs.values():
-        for value in (*job.env.values(), *job.parameters.values()):
-            if match := _SECRET.fullmatch(str(value)):
-                needs.secrets.setdefault(match[1], f"{spec.path}:{job.mark.line}")
+        for name in sorted(names_in(job.env, job.parameters)):
+            needs.secrets.setdefault(name, f"{spec.path}:{job.mark.line}")

@@ -7,13 +7,13 @@ finished changes nothing. Raises Failure, with what would do.
 from __future__ import annotations
 
 import getpass
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ..workflow import credentials
 from ..workflow.report import Mask
 from .service import Failure, Service, Thing, named
 
@@ -178,12 +178,12 @@ def _unseen() -> Failure:
 
 def _ask(name: str) -> str:
     """Take a secret from the environment, or ask for it without an echo."""
-    value = os.environ.get(name, "")
+    value = credentials.value_of(name)
     if not value and sys.stdin.isatty():
         value = getpass.getpass(f"Value of the secret {name} (not shown): ")
     if not value:
         raise Failure(
             f"its value is not known: run it in a terminal, which asks, or set the environment "
-            f"variable {name}"
+            f"variable {credentials.variable(name)}"
         )
     return value

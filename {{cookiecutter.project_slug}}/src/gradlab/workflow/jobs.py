@@ -10,16 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import GradlabError
-from . import actions, outputs, process, tree
+from . import actions, credentials, outputs, process, tree
 from .datasets import NoVersion, Store
 from .engines import Engine
 from .journal import Content, JobState, Journal, Run
@@ -29,7 +27,6 @@ from .report import Console, JobLog
 from .repository import Repository
 from .spec import Job, Port, Spec
 
-SECRET = re.compile(r"secret:(\w+)", re.ASCII)
 MIRROR_MINUTES = 5.0
 # How long to wait for a storage that is gone: the notebook mounts Google Drive again.
 PATIENCE = 60.0  # seconds
@@ -208,8 +205,8 @@ class Workshop:
             folder=draft,
             inputs={name: self._lay(job, name, contents[name], draft) for name in contents},
             contents={name: str(content) for name, content in contents.items()},
-            parameters=fill(job.parameters, self.secrets),
-            env=fill(job.env, self.secrets) | {process.MARK: str(draft)},
+            parameters=credentials.fill(job.parameters, self.secrets),
+            env=credentials.fill(job.env, self.secrets) | {process.MARK: str(draft)},
             repository=self.repository,
             event=self.event,
             models=self.place.kept / "models",
@@ -259,19 +256,3 @@ def _mirror_minutes() -> float:
         return float(text)
     except ValueError:
         raise GradlabError(f"GRADLAB_MIRROR_MINUTES is {text!r}: not a number") from None
-
-
-def wanted_secrets(job: Job) -> set[str]:
-    """Name the secrets that a job's environment and parameters ask for."""
-    values = [*job.env.values(), *job.parameters.values()]
-    return {match[1] for value in values if (match := SECRET.fullmatch(str(value)))}
-
-
-def fill(values: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
-    """Put the secrets in their places."""
-
-    def filled(value: Any) -> Any:
-        match = SECRET.fullmatch(str(value))
-        return secrets[match[1]] if match else value
-
-    return {name: filled(value) for name, value in values.items()}

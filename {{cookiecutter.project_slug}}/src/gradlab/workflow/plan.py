@@ -7,16 +7,15 @@ training. Names that can't be used are errors of `gradlab check`, which a run be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 
 from .. import session
 from ..errors import GradlabError
-from . import actions, names
+from . import actions, credentials, names
 from .datasets import NoVersion, Reference, Store, Version
 from .engines import choose
-from .jobs import Workshop, wanted_secrets
+from .jobs import Workshop
 from .journal import Content, Journal, Run
 from .outputs import Place
 from .process import Stop
@@ -62,7 +61,7 @@ def open_workshop(
         engine=engine,
         repository=repository,
         given=_given(spec, selected, inputs),
-        secrets=_secrets(selected),
+        secrets=_secrets(spec, selected),
         event={"url": repository.url, "ref": repository.commit("HEAD"), **_event(spec)},
         console=console,
         stop=Stop(),
@@ -74,16 +73,13 @@ def open_workshop(
     return workshop
 
 
-def _secrets(selected: Sequence[Job]) -> dict[str, str]:
-    wanted = sorted({name for job in selected for name in wanted_secrets(job)})
-    if missing := [name for name in wanted if not os.environ.get(name)]:
-        own = " or, in a notebook, put it into the service's secrets and allow it to be read"
-        hint = own if session.service() in ("colab", "kaggle") else ""
-        raise GradlabError(
-            f"the secret {', '.join(missing)} is missing: set an environment variable of that "
-            f"name{hint}"
-        )
-    return {name: os.environ[name] for name in wanted}
+def _secrets(spec: Spec, selected: Sequence[Job]) -> dict[str, str]:
+    places: dict[str, str] = {}
+    for job in selected:
+        for name in credentials.names_in(job.env, job.parameters):
+            places.setdefault(name, f"{spec.path}:{job.mark.line}: job {job.name!r}")
+    own = " or, in a notebook, put it into the service's secrets and allow it to be read"
+    return credentials.values_of(places, own if session.service() in ("colab", "kaggle") else "")
 
 
 def _event(spec: Spec) -> dict[str, str]:

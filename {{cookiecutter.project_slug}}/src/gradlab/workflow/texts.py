@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .credentials import name_of
 from .document import Document, Problem
 from .spec import Job, Spec
 from .structure import close, where
@@ -48,7 +49,7 @@ _TOKEN = re.compile(
 )
 _MENTION = re.compile(r"(?<![\w.-])secret:[A-Z][A-Z0-9_]+\b")
 _SECRET = re.compile(r"(?<![\w.-])secret:(?=\S)|^secret:")
-_WHOLE = re.compile(r"secret:[\w.-]+")
+_BEGIN = re.compile(r"\A\s*secret:")
 
 
 def paths(spec: Spec, document: Document) -> Iterator[Problem]:
@@ -118,10 +119,30 @@ def secrets(spec: Spec, document: Document) -> Iterator[Problem]:
             advice = "revoke it, store a new one as a secret, and give it as `secret:NAME` in `env`"
             yield Problem(document.find(_TOKEN, *keys), "secret-in-clear", message, advice)
         pattern = _SECRET if variable or name in _SECRET_PARAMETERS else _MENTION
-        if pattern.search(text) and not _WHOLE.fullmatch(text):
-            message = f"`secret:` has no effect in {where(keys)}, for it is not the whole value"
-            advice = "give the secret a variable of its own in `env`, and use that: $NAME"
-            yield Problem(document.find(pattern, *keys), "secret-not-whole", message, advice)
+        pattern = pattern if pattern.search(text) else _BEGIN
+        if pattern.search(text) and not (name_of(text) and _is_replaced(keys)):
+            yield Problem(
+                document.find(pattern, *keys), "secret-not-whole", *_no_effect(keys, text)
+            )
+
+
+def _is_replaced(keys: Keys) -> bool:
+    """Tell whether the service puts a secret in the place of `secret:NAME` here."""
+    match keys:
+        case ("defaults", "env", _) | ("jobs", _, "env" | "with", _):
+            return True
+    return False
+
+
+def _no_effect(keys: Keys, text: str) -> tuple[str, str]:
+    message = f"`secret:` has no effect in {where(keys)}"
+    advice = "give the secret a variable of its own in `env`, and use that: $NAME"
+    if name_of(text):
+        return f"{message}, where no secret is filled in", advice
+    if _BEGIN.search(text) and _is_replaced(keys) and "\n" not in text.strip():
+        advice = "write `secret:NAME` and nothing else, NAME of letters, digits, `_`, `.` and `-`"
+        return f"{message}, for that is no secret's name", advice
+    return f"{message}, for it is not the whole value", advice
 
 
 def _in_clear(name: str, text: str, variable: bool, parameter: bool) -> bool:
