@@ -25,17 +25,18 @@ def shell(tmp_path: Path, gradient: Path, api: Api) -> Shell:
     home, server = tmp_path / "home", tmp_path / "server"
     (home / ".cache/gradlab").mkdir(parents=True)
     (home / ".cache/gradlab/gradient").symlink_to(gradient.parents[1])
+    ssh = tmp_path / "ssh"
     # As many have it: GitHub by ssh, which here goes to the folder.
     (home / ".gitconfig").write_text(
         "[user]\nname = Ann\nemail = ann@example.org\n"
         '[url "git@github.com:"]\ninsteadOf = https://github.com/\n'
+        f"[core]\nsshCommand = {ssh}\n[ssh]\nvariant = simple\n"
     )
-    ssh = tmp_path / "ssh"
     ssh.write_text(f'#!/bin/sh\ncd "{server}" && shift && exec sh -c "$*"\n')
     ssh.chmod(0o755)
     bare = server / "your-github-name/my_model"
     subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
-    shell.env |= api.env | {"HOME": str(home), "GIT_SSH": str(ssh), "GIT_SSH_VARIANT": "simple"}
+    shell.env |= api.env | {"HOME": str(home)}
     del shell.env["PAPERSPACE_API_KEY"]
     return shell
 

@@ -25,7 +25,7 @@ def git(root: Path, *arguments: str) -> str:
 
 
 @pytest.fixture
-def pushed(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def pushed(desk: Desk, tmp_path: Path) -> Desk:
     """A project at the service, whose commit is pushed to a GitHub that is a folder here."""
     server = tmp_path / "server"
     git(tmp_path, "init", "--quiet", "--bare", str(server / "me" / "demo.git"))
@@ -33,10 +33,9 @@ def pushed(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     ssh = tmp_path / "ssh"
     ssh.write_text(f'#!/bin/sh\ncd "{server}" && shift && exec sh -c "$*"\n')
     ssh.chmod(0o755)
-    for name, value in {"GIT_SSH": str(ssh), "GIT_SSH_VARIANT": "simple"}.items():
-        desk.env[name] = value
-        monkeypatch.setenv(name, value)
     git(desk.root, "init", "--quiet", "--initial-branch", "main")
+    git(desk.root, "config", "core.sshCommand", str(ssh))
+    git(desk.root, "config", "ssh.variant", "simple")
     git(desk.root, "remote", "add", "origin", "git@github.com:me/demo.git")
     commit(desk, "first")
     git(desk.root, "push", "--quiet", "origin", "main")

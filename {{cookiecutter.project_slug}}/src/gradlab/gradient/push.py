@@ -6,13 +6,13 @@ the service can't reach. A password in the remote's address goes no further.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .. import git
 from ..errors import GradlabError
 
 TIMEOUT = 60.0  # seconds for the remote to answer
@@ -102,13 +102,8 @@ def _git(root: Path, *arguments: str, advice: str = "git failed") -> str:
 
 
 def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    command = ["git", "-C", str(root), *arguments]
     try:
-        return subprocess.run(
-            command, env=env, capture_output=True, encoding="utf-8", errors="replace",
-            stdin=subprocess.DEVNULL, timeout=TIMEOUT,
-        )  # fmt: skip
+        return git.call(root, *arguments, timeout=TIMEOUT)
     except FileNotFoundError:
         raise GradlabError("git is not installed, and a run needs a pushed commit") from None
     except subprocess.TimeoutExpired:

@@ -85,11 +85,19 @@ def problem(job: Job, engine: Engine) -> str:
     return ""
 
 
-def code(job: Job, repository: Repository) -> str:
-    """Identify what a job takes from outside the spec and its inputs: the working tree."""
-    if job.uses != "git-checkout@v1" or not _is_working_tree(job.parameters, repository):
-        return ""
-    return repository.content()[0].digest
+def code(job: Job, event: Mapping[str, str], repository: Repository) -> str:
+    """Identify what a job takes from outside the spec and its inputs: the working tree.
+
+    Raises GradlabError where git can't tell what belongs to it.
+    """
+    taken = takes_working_tree(job, event, repository)
+    return repository.content().tree.digest if taken else ""
+
+
+def takes_working_tree(job: Job, event: Mapping[str, str], repository: Repository) -> bool:
+    """Tell whether a job checks out this project as it is on the disk."""
+    checkout = job.uses == "git-checkout@v1"
+    return checkout and _is_working_tree(job.parameters, event, repository)
 
 
 def perform(context: Context) -> int:
@@ -119,16 +127,18 @@ def _run(context: Context, **what: Any) -> int:
 def _git_checkout(context: Context) -> int:
     parameters, repository = context.parameters, context.repository
     tree.empty(context.target)
-    if _is_working_tree(parameters, repository):
-        content, left_out = repository.content()
-        for path in left_out:
-            context.log.note(f"left out: {path}, a symbolic link that leads out of the project")
-        tree.copy(content, repository.root, context.target)
-        context.log.note(f"{len(content.files)} files of the working tree {repository.root}")
-        return 0
+    if _is_working_tree(parameters, context.event, repository):
+        return _copy_working_tree(context)
     url, ref = (_filled(parameters.get(name), context.event) for name in ("url", "ref"))
-    if repository.is_at(url) and (commit := repository.commit(ref)):
-        return repository.export(commit, context.target, context.execute)
+    if repository.is_at(url) or not url:
+        if commit := repository.commit(ref or "HEAD"):
+            return repository.export(commit, context.target, context.execute)
+        if not url:
+            known = ", ".join(repository.refs()[:10]) or "none"
+            raise GradlabError(
+                f"this repository ({repository.root}) has no {ref!r}, and no remote to get it "
+                f"from; its branches and tags: {known}"
+            )
     login = {}
     if password := parameters.get("password"):
         who = Login(str(parameters.get("username", "git")), str(password))
@@ -138,10 +148,29 @@ def _git_checkout(context: Context) -> int:
     return 0
 
 
-def _is_working_tree(parameters: Mapping[str, Any], repository: Repository) -> bool:
-    url, ref = str(parameters.get("url", "")), parameters.get("ref")
-    this = bool(EVENT.fullmatch(url)) or repository.is_at(url)
-    return this and (ref is None or bool(EVENT.fullmatch(str(ref))))
+def _copy_working_tree(context: Context) -> int:
+    root, content = context.repository.root, context.repository.content()
+    for path in content.links:
+        context.log.note(f"left out: {path}, a symbolic link that leads out of the project")
+    for path in content.modules:
+        context.log.note(
+            f"left out: the submodule {path}, which is empty here; to have it: "
+            f"git submodule update --init {path}"
+        )
+    tree.copy(content.tree, root, context.target)
+    context.log.note(f"{len(content.tree.files)} files of the working tree {root}")
+    return 0
+
+
+def _is_working_tree(
+    parameters: Mapping[str, Any], event: Mapping[str, str], repository: Repository
+) -> bool:
+    """Tell whether a checkout is of this project at what is checked out here."""
+    url, ref = _filled(parameters.get("url"), event), parameters.get("ref")
+    # An event's address is this repository's, which need not have one.
+    this = repository.is_at(url) or not url
+    pushed = ref is not None and EVENT.fullmatch(str(ref))
+    return this and (ref is None or (bool(pushed) and event["ref"] == repository.commit("HEAD")))
 
 
 def _filled(text: Any, event: Mapping[str, str]) -> str:

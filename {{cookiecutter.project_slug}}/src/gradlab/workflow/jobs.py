@@ -78,7 +78,7 @@ class Workshop:
         """Give what two runs of a job share exactly if one can stand for the other."""
         declared = {name: [port.type, port.ref] for name, port in job.outputs.items()}
         inputs = {name: self._identity(content) for name, content in self.inputs(job).items()}
-        code = actions.code(job, self.repository)
+        code = actions.code(job, self.event, self.repository)
         parts = [job.uses, job.parameters, job.env, declared, inputs, code]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

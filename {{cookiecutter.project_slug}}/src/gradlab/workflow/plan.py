@@ -7,7 +7,7 @@ training. Names that can't be used are errors of `gradlab check`, which a run be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
 from .. import session
@@ -52,6 +52,8 @@ def open_workshop(
         if found := actions.problem(job, engine):
             raise GradlabError(f"{spec.path}:{job.mark.line}: job {job.name!r}: {found}")
     repository = Repository(root, storage.path)
+    event = {"url": repository.url, "ref": repository.commit("HEAD"), **_event(spec)}
+    _refuse_unlisted(spec, selected, event, repository)
     workshop = Workshop(
         spec=spec,
         place=place,
@@ -62,7 +64,7 @@ def open_workshop(
         repository=repository,
         given=_given(spec, selected, inputs),
         secrets=_secrets(spec, selected),
-        event={"url": repository.url, "ref": repository.commit("HEAD"), **_event(spec)},
+        event=event,
         console=console,
         stop=Stop(),
     )
@@ -71,6 +73,19 @@ def open_workshop(
     for line in passed_over if engine.name == "paths" else ():
         console.line(f"  not {line}")
     return workshop
+
+
+def _refuse_unlisted(
+    spec: Spec, selected: Sequence[Job], event: Mapping[str, str], repository: Repository
+) -> None:
+    """Raise GradlabError, before anything runs, where a working tree can't be listed."""
+    for job in selected:
+        try:
+            if actions.takes_working_tree(job, event, repository):
+                repository.paths()
+        except GradlabError as error:
+            place = f"{spec.path}:{job.mark.line}: job {job.name!r}"
+            raise GradlabError(f"{place}: {error}") from error
 
 
 def _secrets(spec: Spec, selected: Sequence[Job]) -> dict[str, str]:

@@ -1,25 +1,29 @@
 """The project's own repository, and others, as git-checkout@v1 gives them.
 
 Promises: of this very project the working tree is taken, uncommitted changes and new files
-included, ignored files and the storage not; it works without a remote and without git. Passwords
-reach git through its environment alone: never an argument, a URL, a log or .git/config.
+included, ignored files and the storage not; it works without a remote. What git would not take is
+never taken: where git can't tell, that is an error. Passwords reach git through its environment
+alone: never an argument, a URL, a log or .git/config.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import git
 from ..errors import GradlabError
 from . import tree
 from .tree import Tree
 
-JUNK = {".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints", "storage"}
-JUNK |= {".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".eggs", ".DS_Store"}
+# What no project wants to keep, ignored or not, where there is no repository to say so.
+JUNK = [".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints", "storage"]
+JUNK += [".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".eggs", ".DS_Store"]
+LISTED = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 ASKPASS = """#!/bin/sh
 case "$1" in
     Username*) printf '%s\\n' "$GRADLAB_GIT_USERNAME" ;;
@@ -30,23 +34,29 @@ esac
 Run = Callable[[Sequence[str], Mapping[str, str]], int]  # runs a command, its output logged
 
 
+@dataclass
+class Content:
+    """The files of a working tree, and what of it was left out."""
+
+    tree: Tree
+    links: list[str] = field(default_factory=list)  # symbolic links that lead out of it
+    modules: list[str] = field(default_factory=list)  # submodules that nobody has initialised
+
+
 class Repository:
-    """The project in a folder, with or without git."""
+    """The project in a folder: at the top of a repository, in a part of one, or without any."""
 
     def __init__(self, root: Path, storage: Path) -> None:
         self.root = root
         self.storage = storage if storage != root and storage.is_relative_to(root) else None
-        top = self._git("rev-parse", "--show-toplevel")
-        self.tracked = bool(top) and os.path.realpath(top) == os.path.realpath(root)
+        self.tracked = git.repository_above(root) is not None
 
     @property
     def url(self) -> str:
         """The address of the remote `origin`, or of the only remote; else nothing."""
-        if not self.tracked:
-            return ""
-        remotes = self._git("remote").splitlines()
+        remotes = git.ask(self.root, "remote").splitlines() if self.tracked else []
         name = "origin" if "origin" in remotes else remotes[0] if len(remotes) == 1 else ""
-        return self._git("remote", "get-url", name) if name else ""
+        return git.ask(self.root, "remote", "get-url", name) if name else ""
 
     def is_at(self, url: str) -> bool:
         """Tell whether a URL means this repository."""
@@ -55,51 +65,63 @@ class Repository:
     def commit(self, ref: str) -> str:
         """Give the commit that a ref means here, or nothing."""
         wanted = ("--end-of-options", f"{ref}^{{commit}}")
-        return self._git("rev-parse", "--verify", "--quiet", *wanted)
+        return git.ask(self.root, "rev-parse", "--verify", "--quiet", *wanted)
 
-    def content(self) -> tuple[Tree, list[str]]:
-        """Hash the working tree; give it and the symbolic links left out, which lead out of it."""
-        paths = self._listed() if self.tracked else self._walked()
-        kept: list[str] = []
-        left_out: list[str] = []
+    def refs(self) -> list[str]:
+        """Name the branches and tags that are here."""
+        form = "--format=%(refname:short)"
+        return git.ask(self.root, "for-each-ref", form, "refs/heads", "refs/tags").splitlines()
+
+    def content(self) -> Content:
+        """Hash the working tree; GradlabError where git can't tell what belongs to it."""
+        paths, modules = self.paths()
+        found, kept = Content(Tree(), modules=modules), list[str]()
         for path in paths:
             place = self.root / path
             if self.storage in (place, *place.parents) or not os.path.lexists(place):
                 continue
             outside = place.is_symlink() and tree.leads_out(self.root, path)
-            (left_out if outside else kept).append(path)
-        return tree.scan(self.root, kept), left_out
+            (found.links if outside else kept).append(path)
+        found.tree = tree.scan(self.root, kept)
+        return found
+
+    def paths(self) -> tuple[list[str], list[str]]:
+        """List what git would take, and the submodules that are empty; GradlabError as above."""
+        modules: list[str] = []
+        listed = self._listed(modules) if self.tracked else self._listed_without()
+        return list(listed), modules
 
     def export(self, commit: str, target: Path, run: Run) -> int:
         """Write a commit's files to a folder, with neither branch nor index of this one touched."""
-        env = {**os.environ, "GIT_INDEX_FILE": str(target.parent / f"{target.name}.index")}
-        command = ["git", "-C", str(self.root), "--work-tree", str(target), "checkout", "--quiet"]
-        try:
-            return run([*command, commit, "--", "."], env)
-        finally:
-            Path(env["GIT_INDEX_FILE"]).unlink(missing_ok=True)
+        folder = git.demand(self.root, "rev-parse", "--absolute-git-dir")
+        below = git.demand(self.root, "rev-parse", "--show-prefix")
+        command = ["git", f"--git-dir={folder}", f"--work-tree={target}", "-C", str(target)]
+        with tempfile.TemporaryDirectory() as temporary:
+            env = git.environment(GIT_INDEX_FILE=str(Path(temporary, "index")))
+            status = run([*command, "read-tree", f"{commit}:{below}"], env)
+            return status or run([*command, "checkout-index", "--all", "--force"], env)
 
-    def _listed(self) -> list[str]:
-        found: list[str] = []
-        listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        for path in dict.fromkeys(listed.split("\0")):  # one in a conflict is listed three times
-            if path and (self.root / path).is_dir() and not (self.root / path).is_symlink():
-                module = Repository(self.root / path, self.root)
-                found += [os.path.join(path, below) for below in module._listed()]
-            elif path:
-                found.append(path)
-        return found
+    def _listed(self, modules: list[str], below: str = "") -> Iterator[str]:
+        listed = git.demand(self.root / below, *LISTED)
+        for name in dict.fromkeys(listed.split("\0")):  # one in a conflict is listed three times
+            path, place = os.path.join(below, name.rstrip("/")), self.root / below / name
+            if not name:
+                continue
+            if not place.is_dir() or place.is_symlink():
+                yield path
+            elif os.path.lexists(place / ".git"):
+                yield from self._listed(modules, path)
+            else:  # an empty folder, in which git would find the repository around it again
+                modules.append(path)
 
-    def _walked(self) -> list[str]:
-        return [path for path, _ in tree.walk(self.root, without=JUNK)]
-
-    def _git(self, *arguments: str) -> str:
-        command = ["git", "-C", str(self.root), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True)
-        except FileNotFoundError:
-            return ""
-        return os.fsdecode(done.stdout).strip("\n") if done.returncode == 0 else ""
+    def _listed_without(self) -> list[str]:
+        """List what git would take if the project were a repository, its .gitignore heeded."""
+        with tempfile.TemporaryDirectory() as folder:
+            git.demand(Path(folder), "init", "--quiet", "--bare")
+            here = ("-c", "core.bare=false", f"--git-dir={folder}", f"--work-tree={self.root}")
+            junk = [f"--exclude={name}" for name in JUNK]
+            listed = git.demand(self.root, *here, *LISTED, *junk)
+        return [path for path in listed.split("\0") if path]
 
 
 @dataclass(frozen=True)
@@ -130,15 +152,15 @@ def clone(url: str, ref: str, target: Path, env: Mapping[str, str], run: Run) ->
         raise GradlabError("the URL holds a password: use `username` and `password: secret:NAME`")
     if ref.startswith("-"):
         raise GradlabError(f"{ref!r} is no git ref")
-    git = ["git", "-C", str(target)]
-    safe = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "http:https:ssh:git:file"}
-    env = {**os.environ, **safe, **env}
+    command = ["git", "-C", str(target)]
+    safe = {"GIT_ALLOW_PROTOCOL": "http:https:ssh:git:file"}
+    env = git.environment(**safe, **env)
     # No remote is set up: nothing of the URL stays in .git/config.
-    status = run([*git, "init", "--quiet", "--initial-branch=none"], env)
+    status = run([*command, "init", "--quiet", "--initial-branch=none"], env)
     for fetch, commit in _ways_to_fetch(url, ref or "HEAD"):
-        status = run([*git, "fetch", "--quiet", *fetch], env)
+        status = run([*command, "fetch", "--quiet", *fetch], env)
         if status == 0:
-            return run([*git, "checkout", "--quiet", "--detach", commit, "--"], env)
+            return run([*command, "checkout", "--quiet", "--detach", commit, "--"], env)
     return status
 
 
