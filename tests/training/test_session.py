@@ -84,6 +84,27 @@ def test_a_file_system_is_recognised_through_spaces_and_overmounts(
     before = session.filesystem(folder / "file")
     mounts("-t", "tmpfs", "tmpfs", str(folder))
     assert session.filesystem(folder / "file") == "tmpfs" != before
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "again").symlink_to("link")
+    (tmp_path / "circle").symlink_to("circle")
+    assert session.filesystem(tmp_path / "again" / "new" / "file") == "tmpfs"
+    assert session.filesystem(tmp_path / "circle") == before
+
+
+def test_a_store_behind_a_link_is_the_store_it_leads_to(
+    environment: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "storage").symlink_to("disk")
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    for env in ({"GRADLAB_STORAGE": str(tmp_path / "storage")}, {}):
+        environment(env)
+        assert session.storage("demo").path == tmp_path / "disk"
+    environment({**COLAB, "GRADLAB_STORAGE": str(tmp_path / "drive")})
+    (tmp_path / "drive").symlink_to("/content/drive/MyDrive")
+    with pytest.raises(GradlabError, match="Google Drive is not mounted"):
+        session.storage("demo")
 
 
 def test_the_session_ends_when_the_service_says(environment: Callable[..., None]) -> None:

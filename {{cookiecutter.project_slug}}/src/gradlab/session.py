@@ -76,8 +76,16 @@ def _is_real_folder(path: str) -> bool:
 
 
 def project_root(start: Path | None = None) -> Path:
-    """Find the nearest folder upwards that holds a pyproject.toml, else the starting folder."""
-    start = (start or Path.cwd()).resolve()
+    """Find the nearest folder upwards that holds a pyproject.toml, else the starting folder.
+
+    Raises GradlabError where the folder that this process works in has been deleted.
+    """
+    try:
+        start = (start or Path.cwd()).resolve()
+    except FileNotFoundError:
+        raise GradlabError(
+            "the folder that you are in has been deleted: change to the project's folder first"
+        ) from None
     for folder in (start, *start.parents):
         if (folder / "pyproject.toml").is_file():
             return folder
@@ -99,13 +107,14 @@ def storage(project: str) -> Storage:
     writing there would fill the machine's own disk and make the later mount fail.
     """
     if override := os.environ.get("GRADLAB_STORAGE"):
-        path = Path(override).expanduser().absolute()
+        path = _real(Path(override).expanduser())
         _refuse_unmounted_drive(path)
         persistent = service() not in ("colab", "colab-enterprise", "kaggle") or _on(path, DRIVE)
         drive = ", on Google Drive: uploads in the background" * _on(path, DRIVE)
         return Storage(path, persistent, _is_slow(path), f"set by GRADLAB_STORAGE{drive}")
     found = _of_service(project)
-    return Storage(found.path, found.persistent, _is_slow(found.path), found.why)
+    path = _real(found.path)
+    return Storage(path, found.persistent, _is_slow(path), found.why)
 
 
 def _of_service(project: str) -> Storage:
@@ -151,9 +160,15 @@ def _on(path: Path, kind: str) -> bool:
     return filesystem(path) == kind
 
 
+def _real(path: Path) -> Path:
+    """Follow symbolic links, as far as the path exists: what counts is where it leads."""
+    # Not resolve(), which raises for links in a circle and where a mount has died.
+    return Path(os.path.realpath(path))
+
+
 def filesystem(path: Path) -> str:
-    """Name the type of file system that a path lies on, as in /proc/mounts; '' if unknown."""
-    path = path.absolute()
+    """Name the type of file system that a path leads to, as in /proc/mounts; '' if unknown."""
+    path = _real(path)
     found = [(mount, kind) for mount, kind in _mounts() if path.is_relative_to(mount)]
     # Of mounts at the same place the last one hides the others.
     best = max(enumerate(found), key=lambda f: (len(f[1][0].parts), f[0]), default=None)
