@@ -24,8 +24,14 @@ import re
 from pathlib import Path
 
 DRIVE = Path("/content/drive")
+# A repository's page as a browser shows it: .../tree/main/src, .../blob/dev/train.ipynb
+PAGE = re.compile(r"(https?://[^/]+/[^/]+/.+?)/(?:-/)?(?:tree|blob|src|commits?|releases/tag)/(.+)")
+OTHER_PAGE = re.compile(r"(https?://github\.com/[^/]+/[^/]+)/.+")
 if "started_in" not in globals():
-    started_in = Path.cwd()
+    try:
+        started_in = Path.cwd()
+    except FileNotFoundError:  # the folder in which this kernel began has been deleted
+        started_in = Path.home()
 
 
 class Stop(Exception):
@@ -68,7 +74,15 @@ def colab_storage():
     return DRIVE / "MyDrive" / inside / name
 
 
-repository = repository.strip().rstrip("/")
+repository, branch = re.split("[?#]", repository.strip())[0].rstrip("/"), branch.strip()
+branches = [branch] if branch else []
+if page := PAGE.fullmatch(repository) or OTHER_PAGE.fullmatch(repository):
+    repository = page[1]
+    if page.re is PAGE and not branch:
+        # A branch's name may hold slashes, and a file's path may follow it.
+        parts = page[2].split("/")
+        branches = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    print(f"Taken as the repository {repository}" + (f" at {branches[-1]}" if branches else ""))
 name = re.split("[/:]", repository.removesuffix(".git"))[-1]
 if not re.fullmatch(r"[\w-][\w.-]*", name) or repository.startswith("-"):
     raise Stop(f"repository {repository!r} is no address like https://github.com/owner/project")
@@ -77,7 +91,7 @@ if re.match(r"https?://[^/]*@", repository):
         "The repository's address holds a password or token, which would end up in files and "
         "outputs. Take it out, and put it into the service's secrets under the name GITHUB_TOKEN."
     )
-if branch.strip().startswith("-"):
+if branch.startswith("-"):
     raise Stop(f"{branch!r} can't be a branch")
 
 on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
@@ -116,6 +130,12 @@ import subprocess
 import sys
 from urllib.parse import urlsplit
 
+# What git says where the machine or the way to the server has no network.
+NO_NETWORK = (
+    "Could not resolve host", "Network is unreachable", "Connection timed out", "timed out after",
+    "Connection refused", "Failed to connect", "Couldn't connect", "No route to host",
+)
+
 
 def secret(key):
     """Give a secret of the service's or of the environment; empty where there is none."""
@@ -123,19 +143,21 @@ def secret(key):
         if on_colab:
             from google.colab import userdata
 
-            return userdata.get(key) or ""
+            return (userdata.get(key) or "").strip()
         if on_kaggle:
             from kaggle_secrets import UserSecretsClient
 
-            return UserSecretsClient().get_secret(key) or ""
+            return (UserSecretsClient().get_secret(key) or "").strip()
     except Exception as error:  # not there, not allowed, or nobody answers: no common base
         print(f"The secret {key} could not be read: {type(error).__name__}")
-    return os.environ.get(key, "")
+    return os.environ.get(key, "").strip()
 
 
 def git(*arguments, folder=None, check=True, token=""):
     """Run git without any question; a token reaches it through its environment only."""
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+    # A GIT_DIR of the surroundings would have it work on another repository.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
     if token:
         site = urlsplit(repository)
         code = base64.b64encode(f"x-access-token:{token}".encode()).decode()
@@ -145,7 +167,7 @@ def git(*arguments, folder=None, check=True, token=""):
             "GIT_CONFIG_VALUE_0": f"Authorization: Basic {code}",
         }
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=env, stdin=subprocess.DEVNULL,
+        ["git", *arguments], cwd=folder or (started_in if started_in.is_dir() else "/"), env=env, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )
     if check and done.returncode:
@@ -155,18 +177,40 @@ def git(*arguments, folder=None, check=True, token=""):
 
 def access():
     """Give the token that reading the repository takes, empty where it is public."""
-    if not git("ls-remote", repository, "HEAD", check=False).returncode:
+    done = git("ls-remote", repository, "HEAD", check=False)
+    if not done.returncode:
         return ""
+    if any(words in done.stdout for words in NO_NETWORK):
+        where = "set Settings > Internet to On and " if on_kaggle else ""
+        raise Stop(
+            f"{urlsplit(repository).netloc or repository} can't be reached:\n"
+            f"{done.stdout.strip()}\n"
+            "Look for a mistake in the address. If it is right, this machine has no internet, or "
+            f"that server is down: {where}run this cell again."
+        )
     token = secret("GITHUB_TOKEN")
     done = git("ls-remote", repository, "HEAD", check=False, token=token)
     if done.returncode:
         raise Stop(
             f"{repository} can't be read:\n{done.stdout.strip()}\n"
-            "If it is private, make a token that may read its contents (github.com/settings/"
-            "personal-access-tokens), put it into this service's secrets under the name "
-            "GITHUB_TOKEN, allow this notebook to use it, and run this cell again."
+            "Look for a mistake in the address. If it is right and the repository is private, make "
+            "a token that may read its contents (github.com/settings/personal-access-tokens), put "
+            "it into this service's secrets under the name GITHUB_TOKEN, allow this notebook to "
+            "use it, and run this cell again."
         )
     return token
+
+
+def choose(folder, token):
+    """Check out the branch, tag or commit that was asked for; give git's end."""
+    for wanted in branches:
+        done = git("checkout", wanted, "--", folder=folder, check=False)
+        if done.returncode and re.fullmatch("[0-9a-f]{7,40}", wanted):
+            git("fetch", "origin", wanted, folder=folder, check=False, token=token)
+            done = git("checkout", wanted, "--", folder=folder, check=False)
+        if not done.returncode:
+            break
+    return done
 
 
 def clone(token):
@@ -174,8 +218,16 @@ def clone(token):
     part = code.with_name(f"{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
-    chosen = ["--branch", branch.strip()] if branch.strip() else []
-    git("clone", *chosen, repository, str(part), token=token)
+    git("clone", repository, str(part), token=token)
+    if branches and (done := choose(part, token)).returncode:
+        known = git("branch", "--remotes", "--format=%(refname:lstrip=3)", folder=part).stdout
+        raise Stop(
+            f"{repository} has no branch, tag or commit {branches[-1]!r}.\n"
+            f"Its branches: {', '.join(known.replace('HEAD', '').split())}"
+        )
+    modules = ["submodule", "update", "--init", "--recursive"]
+    if (done := git(*modules, folder=part, check=False, token=token)).returncode:
+        print(f"! A submodule could not be had, and is empty:\n{done.stdout.strip()}")
     part.rename(code)
 
 
@@ -185,17 +237,12 @@ def update(token):
     if origin != repository:
         raise Stop(f"{code} is a clone of {origin}, not of {repository}: rename or delete it.")
     git("fetch", "--prune", "--tags", "origin", folder=code, token=token)
-    steps = [["merge", "--ff-only", "@{upstream}"]]
-    if branch.strip():
-        steps.insert(0, ["checkout", branch.strip(), "--"])
-    for step in steps:
-        on_branch = not git("symbolic-ref", "-q", "HEAD", folder=code, check=False).returncode
-        if step[0] == "merge" and not on_branch:
-            continue
-        done = git(*step, folder=code, check=False)
-        if done.returncode:
-            print(f"Your edits are kept, and the code is not updated:\n{done.stdout.strip()}")
-            return
+    done = choose(code, token) if branches else None
+    on_branch = not git("symbolic-ref", "-q", "HEAD", folder=code, check=False).returncode
+    if on_branch and not (done and done.returncode):
+        done = git("merge", "--ff-only", "@{upstream}", folder=code, check=False)
+    if done and done.returncode:
+        print(f"Your edits are kept, and the code is not updated:\n{done.stdout.strip()}")
 
 
 def is_project(folder):

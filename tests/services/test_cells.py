@@ -98,6 +98,28 @@ def test_a_field_that_makes_no_sense_is_said_to(
     assert "me:secret" not in error.value.evalue
 
 
+def test_a_page_of_a_repository_is_taken_for_the_repository(
+    project: Path, machines: Machines
+) -> None:
+    book = open_notebook(machines.kaggle(), project, "https://github.com/owner/my_model")
+    for page, taken in {
+        "github.com/owner/my_model/": "",
+        "github.com/owner/my_model?tab=readme-ov-file#usage": "",
+        "github.com/owner/my_model/tree/main": " at main",
+        "github.com/owner/my_model/blob/dev/notebooks/train.ipynb#L3": " at dev",
+        "github.com/owner/my_model/commit/0a1b2c3": " at 0a1b2c3",
+        "github.com/owner/my_model/releases/tag/v1": " at v1",
+        "github.com/owner/my_model/pull/3/files": "",
+        "gitlab.com/group/part/my_model/-/tree/main?ref_type=heads": " at main",
+    }.items():
+        book.set(repository=f"https://{page}")
+        text = book.run_cell(WHERE)
+        assert "Kept in" in text
+        if "/my_model/" in page.rstrip("/"):
+            top = page.partition("/my_model/")[0]
+            assert f"Taken as the repository https://{top}/my_model{taken}\n" in text, page
+
+
 def test_elsewhere_the_service_s_own_storage_is_named(
     project: Path, machines: Machines, tmp_path: Path
 ) -> None:
@@ -150,6 +172,51 @@ def test_a_branch_is_taken_and_changed(
     assert "nowhere" in book.run(stop=INSTALL)
 
 
+def test_a_commit_or_a_page_is_as_good_as_a_branch(
+    project: Path, repository: Repository, machines: Machines, cloud: Cloud
+) -> None:
+    first = repository.commit({"WHICH": "first"})
+    repository.commit({"WHICH": "second"})
+    repository.commit({"WHICH": "other"}, "Another branch", branch="feature/other")
+    cloud.user(secrets={"GITHUB_TOKEN": TOKEN})
+    machine, address = machines.colab(cloud), repository.private_url
+    book = open_notebook(machine, project, address, keep_on_drive=False, branch="nowhere")
+    with pytest.raises(CellError, match="has no branch, tag or commit 'nowhere'") as error:
+        book.run(stop=INSTALL)
+    assert "Its branches: feature/other, main" in error.value.evalue
+    for fields, content in (
+        ({"branch": first}, "first"),
+        ({"branch": "main"}, "second"),
+        ({"branch": first[:8]}, "first"),
+        ({"repository": f"{address}/blob/feature/other/notebooks/train.ipynb"}, "other"),
+        ({"repository": f"{address}/tree/main"}, "second"),
+    ):
+        book.set(**{"branch": "", "repository": address, **fields})
+        book.run(stop=INSTALL)
+        assert machine.path("/content/my_model/WHICH").read_text() == content, fields
+
+
+def test_a_machine_without_a_network_is_told_how_to_get_one(
+    project: Path, machines: Machines, cloud: Cloud
+) -> None:
+    nowhere = "http://127.0.0.1:9/owner/my_model"
+    for machine, switch in ((machines.kaggle(), True), (machines.colab(cloud), False)):
+        book = open_notebook(machine, project, nowhere, keep_on_drive=False)
+        with pytest.raises(CellError, match=r"127\.0\.0\.1:9 can't be reached") as error:
+            book.run(stop=INSTALL)
+        assert "token" not in error.value.evalue
+        assert ("Settings > Internet" in error.value.evalue) == switch
+
+
+def test_a_kernel_whose_folder_is_gone_gets_the_code_all_the_same(
+    project: Path, repository: Repository, machines: Machines
+) -> None:
+    book = open_notebook(machines.kaggle(), project, repository.url)
+    gone = "import os, tempfile\nos.chdir(tempfile.mkdtemp())\nos.rmdir(os.getcwd())\n"
+    book.cells[0].source = gone + book.cells[0].source
+    assert "/kaggle/tmp/my_model at " in book.run(stop=INSTALL)
+
+
 def test_a_notebook_in_a_checkout_uses_that_as_it_is(
     project: Path, machines: Machines, tmp_path: Path
 ) -> None:
@@ -163,7 +230,7 @@ def test_a_notebook_in_a_checkout_uses_that_as_it_is(
 def test_a_private_repository_is_read_with_a_token_that_shows_nowhere(
     project: Path, repository: Repository, server: Server, machines: Machines, cloud: Cloud
 ) -> None:
-    cloud.user(secrets={"GITHUB_TOKEN": TOKEN})
+    cloud.user(secrets={"GITHUB_TOKEN": f"{TOKEN}\n"})  # as it comes from a copied file
     machine = machines.colab(cloud)
     book = open_notebook(machine, project, repository.private_url, keep_on_drive=False)
     for _ in range(2):

@@ -21,13 +21,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from . import session
+from . import git, session
 from .errors import GradlabError, note
 
 WATCH_SECONDS = 5.0
 REMOUNTS = 5
 TENSORBOARD_PORT = 6006
-LOGS = "--logdir_spec"
+LOGS = "--logdir"
 TERM_SECONDS = 10.0
 Secret = Callable[[str], str]
 
@@ -59,7 +59,9 @@ def run(
 
     root = session.project_root()
     with _messages():
-        env = {**os.environ, "GRADLAB_BAR": "1"}
+        # This project's own kit, whichever other projects are installed here.
+        paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = {**os.environ, "GRADLAB_BAR": "1", "PYTHONPATH": os.pathsep.join(paths)}
         if arguments[0] == "run" and secret:
             env |= _secrets(root, arguments[1], secret)
         watch = Watch(_storage(root).path, remount)
@@ -169,15 +171,25 @@ def tensorboard(workflow: str) -> None:
     if not runs:
         print("There is nothing to see yet: run the workflow first.")
         return
-    logs = ",".join(f"{name}:{folder}" for name, folder in sorted(runs.items()))
+    logs = _linked(runs)
     address = os.environ.get("PAPERSPACE_FQDN")
     # There a notebook can't show another port, but the service has an address for this one.
     options = ["--port", str(TENSORBOARD_PORT), "--bind_all"] if address else []
-    port = _start_tensorboard([LOGS, logs, *options])
+    port = _start_tensorboard([LOGS, str(logs), *options])
     if address:
         print(f"TensorBoard: https://tensorboard-{address}/")
     else:
         import_module("tensorboard.notebook").display(port=port, height=700)
+
+
+def _linked(runs: dict[str, Path]) -> Path:
+    """Give a folder with a link to each run, for a list of paths may hold no comma or colon."""
+    top = Path(tempfile.gettempdir(), f"gradlab-tensorboard-{os.getuid()}")
+    shutil.rmtree(top, ignore_errors=True)
+    top.mkdir()
+    for name, folder in runs.items():
+        (top / name).symlink_to(folder.absolute())
+    return top
 
 
 def _start_tensorboard(options: list[str]) -> int:
@@ -267,8 +279,8 @@ def leave() -> None:
     print(f"\n{'Safe' if safe else '! NOT safe'}: {storage.path} ({storage.why})")
     if not storage.persistent:
         print("  Download what you need before the session ends, or keep things on Google Drive.")
-    edits = _git(root, "status", "--short")
-    commits = _git(root, "log", "--oneline", "@{upstream}..")
+    edits = git.ask(root, "status", "--short")
+    commits = git.ask(root, "log", "--oneline", "@{upstream}..")
     for what, lines in (("edits", edits), ("commits that were not pushed", commits)):
         if lines:
             print(f"! On this machine only: {what} in {root}\n{lines}")
@@ -296,12 +308,3 @@ def _flush() -> None:
             f"! Google Drive did not take everything: {error}\n"
             "Not all is safe: leave the session open, run the cells from the top and this one again"
         ) from None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """Give what git says, nothing where it can't: no repository, no upstream, no git."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-    except OSError:
-        return ""
-    return "" if done.returncode else done.stdout.rstrip()
