@@ -229,3 +229,21 @@ def test_the_picture_of_a_terminal_is_small_shows_no_local_path_and_loads_nothin
     assert not re.search(r"/tmp|/root|/home|url\((?!#)|href=", picture)
     sums = re.findall(r"\b[0-9a-f]{64}\b", picture)
     assert len(sums) == 2 and sums[0] == sums[1]
+
+
+def test_a_project_whose_environment_has_another_project_s_kit_says_so(
+    project: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for copy in (first, second):
+        shutil.copytree(project, copy)
+    # As two editable installations give it: the first one's kit comes first.
+    here = {"PYTHONPATH": f"{first / 'src'}:{second / 'src'}"}
+    commands = [["gradlab", "check"], ["my_model", "train", "--help"]]
+    for command in commands:
+        lab.call(second, sys.executable, "-m", *command, **here)  # the same kit by another path
+    (second / "src/gradlab/new.py").touch()
+    for command in commands:
+        text = lab.call(second, sys.executable, "-m", *command, code=2, **here)
+        assert f"the kit in use is that of another project: {first / 'src/gradlab'}" in text
+        assert f"export PYTHONPATH={second / 'src'}" in text

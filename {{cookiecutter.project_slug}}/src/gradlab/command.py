@@ -13,6 +13,7 @@ from typing import Any
 
 import tyro
 
+from . import origin, session
 from .errors import GradlabError
 
 Command = Callable[..., int]
@@ -27,6 +28,7 @@ def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | N
     table = {command.__name__.removesuffix("_command"): command for command in commands}
     options = (tyro.conf.FlagCreatePairsOff,)
     try:
+        origin.refuse_other_kit(session.project_root())
         return tyro.extras.subcommand_cli_from_dict(
             table, prog=program, args=arguments, config=options
         )
