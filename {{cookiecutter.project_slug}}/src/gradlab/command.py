@@ -33,8 +33,8 @@ def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | N
             table, prog=program, args=arguments, config=options
         )
     except GradlabError as error:
-        # Under torchrun every process fails alike: one message is enough.
-        if os.environ.get("RANK", "0") == "0":
+        # Under torchrun processes mostly fail alike: one message is enough.
+        if error.own or os.environ.get("RANK", "0") == "0":
             print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
 

@@ -7,18 +7,27 @@ same seed gives the same bytes again on the same kind of device.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from .errors import GradlabError, note
 from .session import Device, Precision, cpus
 
+Value = TypeVar("Value")
+Network = TypeVar("Network", bound=nn.Module)
+# The others wait while the first one evaluates and saves; to find each other takes less.
+PATIENCE = timedelta(hours=2)
+MEETING = timedelta(minutes=10)
+# How the back ends tell that another process has died.
+LOST = ("closed by peer", "reset by peer", "Connection refused", "Broken pipe", "remote process")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -88,7 +97,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
+def place(network: Network, device: torch.device) -> Network:
     """Move a network to the device, with channels last where tensor cores gain by it."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 7:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -127,13 +136,21 @@ class World:
         """Tell whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def share(self, value: Any) -> Any:
+    def share(self, value: Value) -> Value:
         """Give every process the first one's value; any that can be pickled."""
         if self.size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+    def highest(self, value: int) -> int:
+        """Give every process the highest of their values."""
+        if self.size == 1:
+            return value
+        box = torch.tensor(value)
+        dist.all_reduce(box, dist.ReduceOp.MAX)
+        return int(box)
 
     def mean(self, values: Tensor) -> Tensor:
         """Average a tensor over the processes; the result lies on the CPU."""
@@ -146,8 +163,20 @@ class World:
         """Make the model's gradients those of all processes."""
         return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
 
-    def close(self) -> None:
-        """Part from the other processes."""
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Part from the other processes at the end; GradlabError where they are lost before."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size > 1 and any(words in str(error) for words in LOST):
+                raise GradlabError(
+                    "Another process of this run has ended, so this one can't go on: why, it says "
+                    "itself. The same command carries on from the last save.",
+                    exit_code=1,
+                ) from error
+            raise
+        # Not after an error: it would wait for processes that may never come.
         if self.size > 1:
             dist.destroy_process_group()
 
@@ -166,6 +195,7 @@ def join(wanted: Device) -> World:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    # The others wait while the first one evaluates and saves.
-    dist.init_process_group(backend, timeout=timedelta(hours=2))
-    return World(dist.get_rank(), size, device)
+    store, rank, size = next(rendezvous("env://", timeout=MEETING))
+    store.set_timeout(MEETING)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    return World(rank, size, device)

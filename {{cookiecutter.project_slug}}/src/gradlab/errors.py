@@ -8,6 +8,8 @@ import sys
 class GradlabError(Exception):
     """A mistake or a state that the user can mend; its text says what, where and what would do."""
 
+    own = False  # of one process, where those that torchrun started fail alike otherwise
+
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code

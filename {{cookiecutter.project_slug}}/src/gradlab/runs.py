@@ -13,11 +13,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,7 +30,6 @@ from .mirror import SAVES, Mirror
 from .record import Record
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
 
@@ -65,7 +62,6 @@ class Run:
         self.work = work
         self.kept = kept
         self.settings = settings
-        self.stop_asked: int | None = None
         self.step = 0
         self.state: State | None = None
         self.store = Store(work / SAVES, seconds)
@@ -123,10 +119,12 @@ class Run:
         except OSError as error:
             note(f"! {self.curves.picture} could not be drawn: {error}.")
 
-    def finish(self, files: dict[str, bytes]) -> None:
-        """Leave the results beside the saves; GradlabError if that can't be done."""
+    def finish(self, step: int, files: dict[str, bytes]) -> None:
+        """Leave the results beside the last step's save; GradlabError if one is missing."""
         self.draw()
         missing = [name for name, data in files.items() if not self.write(name, data)]
+        if self.step < step:
+            missing.append(f"the save of step {step:,}")
         if not self._close() or missing:
             raise GradlabError(
                 f"The run is finished, but {self.kept} does not hold all of it: "
@@ -135,8 +133,8 @@ class Run:
                 exit_code=1,
             )
 
-    def stop(self, step: int, total: int) -> int:
-        """Part before the end, all that is done being saved; give the exit code."""
+    def stop(self, step: int, total: int) -> None:
+        """Part before the end; GradlabError unless all that is done is saved."""
         safe = self._close() and self.step == step
         if not safe:
             raise GradlabError(
@@ -145,29 +143,10 @@ class Run:
                 exit_code=1,
             )
         note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
-        # As a shell does, so that a caller can tell a signal from the end of the time.
-        return 0 if self.stop_asked is None else 128 + self.stop_asked
 
     def _close(self) -> bool:
         self.record.close()
         return self.mirror.flush() if self.mirror else True
-
-    def take_signals(self) -> None:
-        """Take the first signal to end as the wish to save and stop; a second one stops at once."""
-
-        def ask(number: int, _: FrameType | None) -> None:
-            self.stop_asked = number
-            signal.signal(number, signal.SIG_DFL)
-
-        for number in ENDINGS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, ask)
-
-
-def leave_signals_to_parent(_: int) -> None:
-    """Let a loader's worker outlive a signal to its whole group, for the parent's last steps."""
-    for number in ENDINGS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +12,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from gradlab import devices, keyed, runs
 from gradlab.curves import confusion_matrix
 from gradlab.files import prepare, write_durably
+from gradlab.loader import Loader
 
 from .config import EvaluateConfig, ModelConfig
 from .data import LABELS, datasets
@@ -67,23 +68,30 @@ def judge(
     device: torch.device,
     precision: str = "fp32",
     workers: int = 0,
+    name: str = "test",
+    look: Callable[[], object] = lambda: None,
 ) -> tuple[float, Counts]:
-    """Give the mean loss and the counts of shape (classes, classes), true classes in rows."""
+    """Give the mean loss and the counts of shape (classes, classes), true classes in rows.
+
+    `look` is called before each batch and may raise, to leave it at that.
+    """
     size = len(cast(Sized, dataset))
     batches = [
         [(0, i) for i in range(start, min(start + BATCH, size))] for start in range(0, size, BATCH)
     ]
     # A worker costs more than it gives below some batches.
     workers = min(workers, len(batches) // 8)
-    loader = DataLoader(keyed.KeyedDataset(dataset, 0), batch_sampler=batches, num_workers=workers)
+    loader = Loader(keyed.KeyedDataset(dataset, 0), name, batches, workers)
     counts = np.zeros((len(LABELS), len(LABELS)), np.int64)
     loss = 0.0
     network.eval()
-    for inputs, targets in loader:
-        with devices.autocast(device, precision):
-            logits = network(inputs.to(device)).float().cpu()
-        loss += cross_entropy(logits, targets, reduction="sum").item()
-        np.add.at(counts, (targets.numpy(), logits.argmax(1).numpy()), 1)
+    with loader as loaded:
+        for inputs, targets in loaded:
+            look()
+            with devices.autocast(device, precision):
+                logits = network(inputs.to(device)).float().cpu()
+            loss += cross_entropy(logits, targets, reduction="sum").item()
+            np.add.at(counts, (targets.numpy(), logits.argmax(1).numpy()), 1)
     network.train()
     return loss / size, counts
 

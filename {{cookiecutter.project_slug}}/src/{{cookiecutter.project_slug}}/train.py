@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save as safetensors
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
 
-from gradlab import devices, keyed, runs, session
+from gradlab import devices, keyed, runs, session, signals
 from gradlab.errors import GradlabError, note
+from gradlab.loader import Loader, LoaderError
 from gradlab.progress import Progress
 
 from .config import TrainConfig
@@ -37,14 +37,12 @@ MARGIN_SECONDS = 120.0  # left for the last save before the service ends the ses
 
 def train(config: TrainConfig) -> int:
     """Start the run, carry it on, or say that it is finished; give the exit code."""
-    begun = time.time()
+    begun, stop = time.time(), signals.take()
     world = devices.join(config.device)
-    try:
+    with world.kept():
         data = datasets()
         run = _open(config, world, len(cast(Sized, data.train)))
-        return Trainer(config, world, data, run).run_to_end(begun)
-    finally:
-        world.close()
+        return Trainer(config, world, data, run, stop).run_to_end(begun)
 
 
 def _open(config: TrainConfig, world: devices.World, examples: int) -> runs.Run | None:
@@ -54,7 +52,6 @@ def _open(config: TrainConfig, world: devices.World, examples: int) -> runs.Run 
         settings = {**config.settings(), "training_examples": examples}
         try:
             run = runs.open_run(PROJECT, config.name, settings, config.fresh, config.save_seconds)
-            run.take_signals()
         except GradlabError as error:
             failure = error
     if failure := world.share(failure):
@@ -66,9 +63,14 @@ class Trainer:
     """The state of a training run and what happens to it; only the first process has the run."""
 
     def __init__(
-        self, config: TrainConfig, world: devices.World, data: Splits, run: runs.Run | None
+        self,
+        config: TrainConfig,
+        world: devices.World,
+        data: Splits,
+        run: runs.Run | None,
+        stop: signals.Stop,
     ) -> None:
-        self.config, self.world, self.data, self.run = config, world, data, run
+        self.config, self.world, self.data, self.run, self.stop = config, world, data, run, stop
         self.device = world.device
         self.precision = devices.choose_precision(self.device, config.precision)
         spare = min(4, max(1, session.cpus() - 1))
@@ -82,6 +84,7 @@ class Trainer:
         self.step = 0
         self.best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "weights": {}}
         self.losses: list[Tensor] = []
+        self.unjudged: list[float] = []  # the loss of a step whose evaluation a signal ended
         self._restore(world.share((run.step, run.state) if run else None))
         model = torch.compile(self.network) if config.compile else self.network
         self.model = world.wrap(cast(torch.nn.Module, model))
@@ -101,6 +104,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
+        self.unjudged = state.get("unjudged", [])
         if self.world.first and state["where"] != self._where():
             note(
                 f"! Saved on {state['where']}; going on with {self._where()}: "
@@ -113,6 +117,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best": self.best,
+            "unjudged": self.unjudged,
             "where": self._where(),
         }
 
@@ -133,22 +138,24 @@ class Trainer:
         if self.run:
             self._announce(self.run)
             self.progress = Progress(self.step, self.total, deadline)
-        self.checked, self.next_check = time.monotonic(), self.step + 1
-        for inputs, targets in self._loader():
-            self._train_step(inputs, targets)
-            values = self._evaluate() if self._evaluation_is_due() else {}
-            if (self.step >= self.next_check or values) and self._check(values):
-                break
-        return self._close(self.run) if self.run else 0
+        self.checked, self.asked = -math.inf, 0
+        try:
+            if not (self.unjudged and self._end_step()):
+                with self._loader() as batches:
+                    for inputs, targets in batches:
+                        self._train_step(inputs, targets)
+                        if self._end_step():
+                            break
+        except LoaderError:
+            self._save_what_is_done()
+            raise
+        return self._close()
 
-    def _loader(self) -> DataLoader[Any]:
-        return DataLoader(
-            keyed.KeyedDataset(self.data.train, self.config.seed),
-            batch_sampler=self._batches(self.step, self.total),
-            num_workers=self.workers if self.step < self.total else 0,
-            worker_init_fn=runs.leave_signals_to_parent,
-            pin_memory=self.device.type == "cuda",
-        )
+    def _loader(self) -> Loader:
+        data = keyed.KeyedDataset(self.data.train, self.config.seed)
+        batches = self._batches(self.step, self.total)
+        workers = self.workers if self.step < self.total else 0
+        return Loader(data, "training", batches, workers, self.device.type == "cuda")
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> None:
         keyed.seed_step(self.config.seed, self.step, self.world.rank, self.device)
@@ -164,6 +171,18 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss.detach())
         self.step += 1
+        self.stop.unsaved = True
+
+    def _end_step(self) -> bool:
+        """Judge, record, show and save what is due; tell whether to stop, in all processes."""
+        judge_now = self._evaluation_is_due()
+        due = judge_now or time.monotonic() - self.checked >= CHECK_SECONDS
+        # One number for both, since to agree on it costs the processes a message.
+        agreed = self.world.highest(1 + self.stop.asked if self.stop.asked else int(due))
+        if not agreed:
+            return False
+        self.asked = agreed - 1
+        return self._check(self._evaluate() if judge_now and not self.asked else None)
 
     def learning_rate(self, step: int) -> float:
         """Give the rate of a step: a linear warm-up, then a cosine down to zero."""
@@ -177,38 +196,60 @@ class Trainer:
         every = self.config.evaluate_every * self.per_epoch
         return self.step % every == 0 or self.step == self.total
 
-    def _evaluate(self) -> dict[str, float]:
-        """Judge the model on the validation split, in the first process, and keep the best."""
+    def _evaluate(self) -> dict[str, float] | None:
+        """Judge the model on the validation split, in the first process, and keep the best.
+
+        None where a signal came: what is left of it is done when the run is carried on.
+        """
         if not self.world.first:
-            return {"val_loss": math.nan}
-        data, workers = self.data.validation, self.workers
-        loss, counts = judge(self.network, data, self.device, self.precision, workers)
+            return None
+        data, place = self.data.validation, (self.device, self.precision, self.workers)
+        try:
+            loss, counts = judge(self.network, data, *place, "validation", self.stop.check)
+        except signals.Interrupted:
+            return None
         if accuracy(counts) > self.best["accuracy"]:
             epoch = self.step // self.per_epoch
             weights = runs.weights(self.network)
             self.best = {"accuracy": accuracy(counts), "epoch": epoch, "weights": weights}
         return {"val_loss": loss, "val_accuracy": accuracy(counts)}
 
-    def _check(self, values: dict[str, float]) -> bool:
+    def _check(self, values: dict[str, float] | None) -> bool:
         """Record, show and save what is due; tell whether to stop, the same in all processes."""
-        losses = self.world.mean(torch.stack(self.losses)).tolist()
-        self.losses.clear()
+        losses = self._take_losses()
         if not all(map(math.isfinite, losses)):
             raise GradlabError(
                 f"The loss became {losses[-1]} by step {self.step}: try a lower --learning-rate "
                 "or --precision fp32, and --fresh or another --name.",
                 exit_code=1,
             )
-        plan = self._record(self.run, losses, values) if self.run else None
-        stop, self.next_check = self.world.share(plan)
-        return bool(stop)
+        plan = (False, 0)
+        if self.run:
+            self.asked = self.asked or self.stop.asked or 0
+            plan = (self._record(self.run, losses, values), self.asked)
+        stop, self.asked = self.world.share(plan)
+        self.checked = time.monotonic()
+        return stop
+
+    def _take_losses(self) -> list[float]:
+        losses = self.world.mean(torch.stack(self.losses)).tolist() if self.losses else []
+        losses, self.unjudged = self.unjudged + losses, []
+        self.losses.clear()
+        return losses
 
     def _record(
-        self, run: runs.Run, losses: list[float], values: dict[str, float]
-    ) -> tuple[bool, int]:
-        for step, loss in enumerate(losses, self.step - len(losses)):
+        self,
+        run: runs.Run,
+        losses: list[float],
+        values: dict[str, float] | None,
+        stop: bool = False,
+    ) -> bool:
+        first, shown = self.step - len(losses), losses[-1]
+        if values is None and self._evaluation_is_due():
+            self.unjudged = [losses.pop()]
+        for step, loss in enumerate(losses, first):
             line = {"loss": loss, "learning_rate": self.learning_rate(step)}
-            extra = values if step + 1 == self.step else {}
+            extra = values if values and step + 1 == self.step else {}
             run.record.add(step + 1, step // self.per_epoch + 1, {**line, **extra})
         epoch = (self.step - 1) // self.per_epoch + 1
         if values:
@@ -216,36 +257,59 @@ class Trainer:
             if self.best["epoch"] == epoch:
                 run.write("best.safetensors", self._file(run, self.best["weights"]))
         run.record.flush()
-        self.progress.update(self.step, epoch, losses[-1])
-        stop = run.stop_asked is not None or time.time() >= self.ends or self.step == self.total
+        self.progress.update(self.step, epoch, shown)
+        ended = time.time() >= self.ends or self.step == self.total
+        stop = stop or ended or bool(self.asked)
         if stop or run.store.due:
             run.save(self.step, self._state())
-        elapsed, self.checked = time.monotonic() - self.checked, time.monotonic()
-        return stop, self.step + max(1, int(len(losses) * CHECK_SECONDS / elapsed))
+        return stop
+
+    def _save_what_is_done(self) -> None:
+        """Save the steps before one whose data can't be loaded; several processes do without."""
+        losses = self._take_losses() if self.run and self.world.size == 1 else []
+        if self.run and losses and all(map(math.isfinite, losses)):
+            self._record(self.run, losses, None, stop=True)
 
     def _announce(self, run: runs.Run) -> None:
         what = "starting" if self.step == 0 else "carrying on"
-        if self.step >= self.total:
+        if self.step >= self.total and not self.unjudged:
             what = "finished"
         note(f"Run '{self.config.name}': {what} at step {self.step:,} of {self.total:,}.")
         if run.record.undone:
             note(f"{run.record.undone:,} steps after the last save were lost and are done again.")
         note(f"On {self._where()}, {self.workers} loader worker(s); kept in {run.kept}.")
 
-    def _close(self, run: runs.Run) -> int:
+    def _close(self) -> int:
+        """Part from the run in the first process, which the others wait for; give the exit code."""
+        failure = None
+        try:
+            if self.run:
+                self._part(self.run)
+        except GradlabError as error:
+            failure = error
+        if failure := self.world.share(failure):
+            raise failure
+        # As a shell does, so that a caller can tell a signal from the end of the time.
+        asked = self.world.share(self.asked or self.stop.asked)
+        return 128 + asked if asked else 0
+
+    def _part(self, run: runs.Run) -> None:
         self.progress.close()
-        if self.step < self.total:
-            return run.stop(self.step, self.total)
+        if run.step < self.step:  # the last save failed
+            run.save(self.step, self._state())
+        if self.step < self.total or self.unjudged:
+            run.stop(self.step, self.total)
+            return
         run.finish(
+            self.step,
             {
                 "best.safetensors": self._file(run, self.best["weights"]),
                 "model.safetensors": self._file(run, runs.weights(self.network)),
-            }
+            },
         )
         best, epoch = self.best["accuracy"], self.best["epoch"]
         note(f"Finished. Best validation accuracy {best:.2%} in epoch {epoch}. In {run.kept}:")
         note("  model.safetensors best.safetensors metrics.jsonl curves.png tensorboard/")
-        return 0
 
     def _file(self, run: runs.Run, weights: dict[str, Tensor]) -> bytes:
         # One entry only: the format does not keep the order of several.
