@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .services.processes import fresh_signals
+
 # A run of a second or two: loader workers, augmentation and dropout as in the default one.
 SMALL = [
     "--epochs",
@@ -93,15 +95,16 @@ class Lab:
         # One thread: many tests share the cores, and the number of threads alters the bits.
         clean |= {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
         env = {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}
-        return subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            cwd=self.project,
-            env=env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with fresh_signals():
+            return subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=self.project,
+                env=env,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run a module to its end and give what it printed; the exit code must be as expected."""

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextmanager
+def fresh_signals() -> Iterator[None]:
+    """Let processes that are started in here take signals, also where the tests ignore them."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def children_of(pid: int) -> list[int]:

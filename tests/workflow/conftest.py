@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ..lab import Judged
+from ..services.processes import fresh_signals
 
 SOURCE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "src"
 # An image with bash that is on this machine; without it the container engine isn't tried.
@@ -51,17 +52,18 @@ class Project(Judged):
         """Give the command line of `gradlab`."""
         return [sys.executable, "-m", "gradlab", *arguments]
 
-    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, nohup: bool = False, **env: str) -> subprocess.Popen[str]:
         """Start `gradlab` in a process group of its own."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.root,
-            env=self.env | env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with fresh_signals():
+            return subprocess.Popen(
+                ["nohup"] * nohup + self.command(*arguments),
+                cwd=self.root,
+                env=self.env | env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `gradlab` to its end."""

@@ -731,7 +731,7 @@ def test_a_run_waits_for_one_that_is_about_to_end(project: Project) -> None:
     project.workflow(
         script(
             """
-            trap 'sleep 5; exit 1' HUP
+            trap 'while [ ! -e /outputs/data/go ]; do sleep 0.1; done; exit 1' HUP
             [ -e /outputs/data/mark ] && exit
             touch /outputs/data/mark
             echo started
@@ -742,11 +742,13 @@ def test_a_run_waits_for_one_that_is_about_to_end(project: Project) -> None:
     )
     first = project.start("run", "train")
     wait_for(first, "[job] started")
+    second = project.start("run", "train")
+    wait_for(second, "another run of 'train' is at work: waiting for its end")
     first.send_signal(signal.SIGHUP)
-    output = project.ok("run", "train")
-    assert "another run of 'train' is at work: waiting for its end" in output
-    assert "data:v1-" in output
-    first.wait()
+    (project.storage / "drafts/train/job/outputs/data/go").touch()
+    assert second.stdout
+    assert "data:v1-" in second.stdout.read()
+    assert (first.wait(20), second.wait(20)) == (129, 0)
 
 
 # Output
@@ -781,11 +783,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(project: Project) -> None:
 
 def test_a_run_under_nohup_goes_on_after_a_hangup(project: Project) -> None:
     project.workflow(script("echo started; sleep 1; echo ended"))
-    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        runner = project.start("run", "train")
-    finally:
-        signal.signal(signal.SIGHUP, ignored)
+    runner = project.start("run", "train", nohup=True)
     wait_for(runner, "[job] started")
     runner.send_signal(signal.SIGHUP)
     assert "[job] ended" in runner.stdout.read()

@@ -23,10 +23,10 @@ from typing import Any
 from ..errors import GradlabError
 from . import models, process, tree
 from .engines import Engine, Task
-from .process import Stop
 from .report import JobLog
 from .repository import Login, Repository, clone
 from .spec import Job
+from .stop import Stop
 
 EVENT = re.compile(r"(?:\$\{\{\s*)?context\.event\.github\.(url|ref)(?:\s*\}\})?")
 
@@ -67,6 +67,7 @@ class Context:
     def execute(self, command: Any, env: Mapping[str, str]) -> int:
         """Run a command of the action itself on this machine, its output logged."""
         marked = {**env, process.MARK: self.env[process.MARK]}
+        command = process.supervised(command)
         return process.run(command, marked, self.folder, self.log.write, self.stop)
 
 
@@ -118,7 +119,7 @@ def _container(context: Context) -> int:
 def _run(context: Context, **what: Any) -> int:
     image = str(context.parameters.get("image", ""))
     task = Task(context.folder, context.inputs, context.env, image, **what)
-    with context.engine.launch(task) as launch:
+    with context.stop.waits_for_processes(), context.engine.launch(task) as launch:
         take, stop = context.log.write, context.stop
         folder = context.folder / "tmp"
         return process.run(launch.command, launch.env, folder, take, stop, launch.tell)

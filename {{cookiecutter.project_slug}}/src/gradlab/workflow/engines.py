@@ -185,8 +185,9 @@ class Bubblewrap:
         command += ["--bind", str(task.folder / "outputs"), "/outputs", "--dir", "/inputs"]
         for name, source in task.inputs.items():
             command += ["--ro-bind", str(source), f"/inputs/{name}"]
-        command += ["--chdir", "/tmp", "--remount-ro", "/", "--", *task.command("/tmp")]
-        yield Launch(tuple(command), _host_env(task, "/tmp/home", began=time.time()))
+        command += ["--chdir", "/tmp", "--remount-ro", "/"]
+        command += ["--", *process.supervised(task.command("/tmp"))]
+        yield Launch(process.shielded(command), _host_env(task, "/tmp/home", began=time.time()))
 
 
 def _system() -> list[str]:
@@ -207,6 +208,7 @@ def _system() -> list[str]:
 def _needed_below_tmp() -> list[str]:
     """Give the folders of Python and the project that the job's own /tmp would hide."""
     found = {sys.prefix, sys.base_prefix, str(session.project_root())}
+    found.add(str(process.SUPERVISOR.parent))
     found |= {os.path.realpath(path) for path in found}
     return sorted(path for path in found if Path(path).is_relative_to("/tmp"))
 
@@ -243,7 +245,7 @@ class Machine:
                     Path("/", place).symlink_to(task.folder / place)
                 tmp = str(task.folder / "tmp")
                 env = _host_env(task, f"{tmp}/home", began=session.started())
-                yield Launch(task.command(tmp), env)
+                yield Launch(process.supervised(task.command(tmp)), env)
             finally:
                 for place in PLACES:
                     Path("/", place).unlink(missing_ok=True)
@@ -278,7 +280,7 @@ class Paths:
                 args=tuple(map(real, task.args)),
             )
             env = _host_env(here, f"{folder}/tmp/home", began=session.started())
-            yield Launch(here.command(f"{folder}/tmp"), env)
+            yield Launch(process.supervised(here.command(f"{folder}/tmp")), env)
 
 
 @contextmanager

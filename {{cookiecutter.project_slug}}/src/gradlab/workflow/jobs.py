@@ -22,10 +22,10 @@ from .datasets import NoVersion, Store
 from .engines import Engine
 from .journal import Content, JobState, Journal, Run
 from .outputs import Place
-from .process import Stop
 from .report import Console, JobLog
 from .repository import Repository
 from .spec import Job, Port, Spec
+from .stop import Stop
 
 MIRROR_MINUTES = 5.0
 # How long to wait for a storage that is gone: the notebook mounts Google Drive again.
@@ -189,9 +189,10 @@ class Workshop:
         try:
             yield
         except BaseException:
-            mirror.stop()
-            if self.place.slow:
-                mirror.save()
+            with self.stop.waits_for_copy():
+                mirror.stop()
+                if self.place.slow:
+                    mirror.save()
             outputs.tidy(self.place.draft(job))
             raise
         mirror.stop()

@@ -18,10 +18,10 @@ from .engines import choose
 from .jobs import Workshop
 from .journal import Content, Journal, Run
 from .outputs import Place
-from .process import Stop
 from .report import Console, table
 from .repository import Repository
 from .spec import Job, Port, Spec
+from .stop import Stop
 
 
 def select(spec: Spec, name: str | None) -> list[Job]:
@@ -37,7 +37,12 @@ def select(spec: Spec, name: str | None) -> list[Job]:
 
 
 def open_workshop(
-    spec: Spec, selected: Sequence[Job], inputs: Sequence[str], engine_name: str, console: Console
+    spec: Spec,
+    selected: Sequence[Job],
+    inputs: Sequence[str],
+    engine_name: str,
+    console: Console,
+    stop: Stop,
 ) -> Workshop:
     """Find all that the jobs need, but the versions of datasets."""
     root = session.project_root()
@@ -66,7 +71,7 @@ def open_workshop(
         secrets=_secrets(spec, selected),
         event=event,
         console=console,
-        stop=Stop(),
+        stop=stop,
     )
     console.line(f"workflow {spec.path.stem} of {root}, storage {storage.path} ({storage.why})")
     console.line(f"engine {engine.name}" + (f": {engine.caveat}" if engine.caveat else ""))

@@ -1,8 +1,8 @@
 """A command with all the processes that it starts, from the first to the last.
 
 Promises: output arrives as it is written; when the command has ended, been stopped, or been left
-behind by a runner that was killed, no process of it goes on. The processes of a job are known by
-the environment variable GRADLAB_JOB, which they inherit (on Linux; elsewhere by their group).
+behind by a runner that was killed, no process of it goes on. A supervisor beside it sees to that;
+what a supervisor that was killed has left is known by the environment variable GRADLAB_JOB.
 """
 
 from __future__ import annotations
@@ -12,29 +12,37 @@ import os
 import select
 import signal
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from . import supervisor
+from .stop import Stop
+
 MARK = "GRADLAB_JOB"
-GRACE = 10.0  # seconds between the signal and SIGKILL, as docker stop has it
-LAUNCHERS = ("bwrap", "docker", "podman")  # would take the job with them before it could save
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+KILLED_WITHIN = 6.0  # seconds that a supervisor has to end all, before it is ended itself
+SUPERVISOR = Path(supervisor.__file__)
 
 
-class Stop:
-    """The signal that ends the run, once one has come; a second one ends it at once."""
+def heeded() -> list[signal.Signals]:
+    """List the signals that end a run: not those that are ignored from the start (nohup)."""
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.deadline = float("inf")
-        self.event = threading.Event()
 
-    def __call__(self, number: int) -> None:
-        """Take a signal."""
-        self.deadline = time.monotonic() if self.signal else time.monotonic() + GRACE
-        self.signal = self.signal or number
-        self.event.set()
+def supervised(command: Sequence[str]) -> tuple[str, ...]:
+    """Give the command line that runs a command under a supervisor."""
+    numbers = ",".join(str(int(number)) for number in heeded())
+    return (sys.executable, "-I", "-S", str(SUPERVISOR), numbers, *command)
+
+
+def shielded(command: Sequence[str]) -> tuple[str, ...]:
+    """Give the command line that runs a command which ignores what ends a run.
+
+    For a launcher around a supervisor, which would take the job with it before it could save.
+    """
+    return ("sh", "-c", "trap '' HUP INT TERM; exec \"$@\"", "sh", *command)
 
 
 def run(
@@ -47,37 +55,44 @@ def run(
 ) -> int:
     """Run a command, hand its output to `take` and give its exit status, negative for a signal.
 
-    `env` has to hold GRADLAB_JOB. `tell` passes a signal on where the processes aren't the
-    command's own children.
+    `env` has to hold GRADLAB_JOB. `tell` passes a signal on where the command is not supervised.
     """
-    process = subprocess.Popen(
-        command,
-        env=env,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    told, held = False, set[int]()
-    try:
-        while process.poll() is None:
-            _read(process, take, 0.2)
-            if stop.signal and not told:
-                told = True
-                held = send(stop.signal, env[MARK], process, tell)
-            if held and held >= set(_targets(env[MARK])):
-                _end(held)
-                held = set()
-            if time.monotonic() > stop.deadline:
-                break
-    finally:
-        kill(env[MARK], process)
-    while _read(process, take, 0.1):
-        pass
-    assert process.stdout
-    process.stdout.close()
-    return process.wait()
+    if stop.signal:
+        return -stop.signal
+    with stop.waits_for_processes():
+        process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            bufsize=0,
+        )
+        try:
+            _attend(process, take, stop, tell)
+        finally:
+            _end(process, env[MARK], at_once=tell is not None)
+            _drain(process, take)
+        return process.wait()
+
+
+def _attend(
+    process: subprocess.Popen[bytes],
+    take: Callable[[bytes], None],
+    stop: Stop,
+    tell: Callable[[int], None] | None,
+) -> None:
+    """Hand on the output until the command has ended, or must."""
+    assert process.stdin
+    told = False
+    while process.poll() is None and time.monotonic() < stop.deadline:
+        _read(process, take, 0.2)
+        if stop.signal and not told:
+            told = True
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                tell(stop.signal) if tell else process.stdin.write(bytes([stop.signal]))
 
 
 def _read(process: subprocess.Popen[bytes], take: Callable[[bytes], None], wait: float) -> bool:
@@ -93,72 +108,35 @@ def _read(process: subprocess.Popen[bytes], take: Callable[[bytes], None], wait:
     return bool(data)
 
 
-def send(
-    number: int,
-    mark: str,
-    process: subprocess.Popen[bytes],
-    tell: Callable[[int], None] | None = None,
-) -> set[int]:
-    """Send a signal to a job's processes, but not to the launcher around them.
-
-    Gives those that are held instead, until the others have ended: a shell that would die of the
-    signal, and take with it what it has started and what may still be saving.
-    """
-    found = [] if tell else _targets(mark)
-    parents = {_parent(pid) for pid in found}
-    held = {pid for pid in found if pid in parents and not _heeds(pid, number)}
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP if pid in held else number)
-    if not found:
-        with contextlib.suppress(ProcessLookupError):
-            tell(number) if tell else os.killpg(process.pid, number)
-    return held
+def _end(process: subprocess.Popen[bytes], mark: str, at_once: bool) -> None:
+    """End a command and all that it has started."""
+    assert process.stdin
+    process.stdin.close()  # tells the supervisor
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0 if at_once else KILLED_WITHIN)
+    if process.poll() is None:
+        supervisor.end(process.pid)
+        process.kill()
+    kill(mark)
 
 
-def _targets(mark: str) -> list[int]:
-    return [pid for pid in marked(mark) if _name(pid) not in LAUNCHERS]
+def _drain(process: subprocess.Popen[bytes], take: Callable[[bytes], None]) -> None:
+    """Hand on what is left of the output; what still prints was given to another parent."""
+    assert process.stdout
+    limit = time.monotonic() + supervisor.DRAIN
+    while time.monotonic() < limit and _read(process, take, 0.1):
+        pass
+    process.stdout.close()
 
 
-def _end(pids: set[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _status(pid: int) -> dict[str, str]:
-    """Read what Linux says about a process; nothing if it has gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return {}
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _parent(pid: int) -> int:
-    return int(_status(pid).get("PPid", "0"))
-
-
-def _heeds(pid: int, number: int) -> bool:
-    """Tell whether a process catches or ignores a signal, by the masks of proc(5)."""
-    status = _status(pid)
-    masks = [int(status.get(name, "0"), 16) for name in ("SigCgt", "SigIgn")]
-    return any(mask >> (number - 1) & 1 for mask in masks)
-
-
-def kill(mark: str, process: subprocess.Popen[bytes] | None = None) -> int:
-    """Kill a job's processes, until none is left; give how many there were."""
+def kill(mark: str) -> int:
+    """Kill what carries a job's mark and what descends from it; give how many there were."""
     killed: set[int] = set()
-    if process:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    for _ in range(100):
-        if not (found := marked(mark)):
-            break
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        killed.update(found)
+    limit = time.monotonic() + KILLED_WITHIN
+    while (found := marked(mark)) and time.monotonic() < limit:
+        family = {below for pid in found for below in supervisor.family(pid)}
+        supervisor.send(signal.SIGKILL, family.union(found))
+        killed |= family.union(found)
         time.sleep(0.02)
     return len(killed)
 
@@ -172,10 +150,3 @@ def marked(mark: str) -> list[int]:
                 if wanted in file.read().split(b"\0"):
                     found.append(int(name))
     return found
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""

@@ -13,11 +13,14 @@ for, 128 + N ended by signal N.
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from types import FrameType
 from typing import IO, Annotated, Literal
@@ -26,18 +29,18 @@ import tyro
 
 from .. import session
 from ..errors import GradlabError
-from . import check, plan, tree
+from . import check, plan, process, tree
 from . import spec as specs
 from .datasets import usable
 from .jobs import PATIENCE, Result, Workshop
 from .journal import Run
 from .outputs import Place
-from .process import GRACE, Stop
 from .report import Console, duration, table
 from .spec import Job
+from .stop import Stop, Stopped
+from .supervisor import GRACE
 
 EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_command(
@@ -58,16 +61,34 @@ def run_command(
         fresh: Run all jobs from their beginning, whatever an earlier run has done.
         dry_run: Show what would be done, and do nothing.
     """
+    stop, console = Stop(), Console()
+    try:
+        with _signals(stop):
+            code = _run(name, job, input, engine, fresh, dry_run, stop, console)
+    except Stopped:
+        console.line(f"ended by signal {stop.signal}: the same command carries on from here")
+        code = 128 + (stop.signal or 0)
+    return _leave(code)
+
+
+def _run(
+    name: str,
+    job: str | None,
+    inputs: tuple[str, ...],
+    engine: EngineName,
+    fresh: bool,
+    dry_run: bool,
+    stop: Stop,
+    console: Console,
+) -> int:
     spec = check.load(specs.find(name, session.project_root()))
     selected = plan.select(spec, job)
-    console = Console()
-    workshop = plan.open_workshop(spec, selected, input, engine, console)
+    workshop = plan.open_workshop(spec, selected, inputs, engine, console, stop)
     if dry_run:
         _begin(workshop, selected, fresh, dry=True)
         plan.show(workshop, selected)
         return 0
-    place = workshop.place
-    with usable(place.kept), _locked(place, console), _signals(workshop.stop):
+    with usable(workshop.place.kept), _locked(workshop.place, console):
         _begin(workshop, selected, fresh)
         results = _run_all(workshop, selected)
         return _finish(workshop, results)
@@ -109,13 +130,12 @@ def _lock(file: IO[str], place: Place, console: Console) -> None:
 
 @contextmanager
 def _signals(stop: Stop) -> Iterator[None]:
-    """Pass signals to the jobs for as long as they run, but those that are ignored (nohup)."""
+    """Take the signals that end a run, but those that are ignored from the start."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop(number)
 
-    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in heeded}
+    before = {number: signal.signal(number, handle) for number in process.heeded()}
     try:
         yield
     finally:
@@ -162,26 +182,53 @@ def _is_stored(workshop: Workshop) -> bool:
 
 
 def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
-    """Run the jobs, each as soon as those that it needs have succeeded."""
+    """Run the jobs, each as soon as those that it needs have succeeded.
+
+    After a signal those are left that work on something that may be cut off, as by a kill.
+    """
     sorter = TopologicalSorter({job.name: job.needs for job in selected})
     sorter.prepare()
     jobs, results = {job.name: job for job in selected}, dict[str, Result]()
     running: dict[Future[Result], str] = {}
-    with ThreadPoolExecutor(session.cpus() if workshop.engine.parallel else 1) as pool:
-        while sorter.is_active():
+    with _pool(workshop) as pool:
+        while sorter.is_active() and not workshop.stop.is_due():
             for name in sorter.get_ready():
                 if reason := _reason_to_skip(jobs[name], results):
                     results[name] = Result("skipped", message=reason)
                     sorter.done(name)
                 else:
                     running[pool.submit(workshop.do, jobs[name])] = name
-            if not running:
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait(running, 0.2, FIRST_COMPLETED).done:
                 name = running.pop(future)
                 results[name] = future.result()
                 sorter.done(name)
-    return results
+    for name in running.values():
+        results[name] = Result("stopped", message=f"ended by signal {workshop.stop.signal}")
+    left = [name for name in jobs if name not in results]
+    return results | {name: Result("skipped", message="the run was ended") for name in left}
+
+
+@contextmanager
+def _pool(workshop: Workshop) -> Iterator[ThreadPoolExecutor]:
+    """Give the threads in which jobs run; the main one waits meanwhile, also after a signal."""
+    pool = ThreadPoolExecutor(session.cpus() if workshop.engine.parallel else 1)
+    workshop.stop.raises = False
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        workshop.stop.raises = True
+
+
+def _leave(code: int) -> int:
+    """Give the exit code, or end with it at once where a thread is at work that was cut off."""
+    threads = set(threading.enumerate()) - {threading.main_thread()}
+    if code > 128 and not all(thread.daemon for thread in threads):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 def _reason_to_skip(job: Job, results: Mapping[str, Result]) -> str:
