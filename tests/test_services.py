@@ -35,7 +35,9 @@ def label(machine: Machine) -> str:
         return f"{machine['name']}, no GPU, {machine['vcpu']} CPUs"
     memory = machine["gpu_gb"]
     name = machine["name"].removesuffix(f"-{memory}G")
-    return name + (f", {memory:g} GB" if memory else "")
+    newest = machine.get("newest_torch")
+    old = f" (too old for PyTorch newer than {newest})" if newest else ""
+    return name + (f", {memory:g} GB" if memory else "") + old
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,14 @@ def test_the_machines_to_choose_are_those_of_the_catalogue(question: str, servic
     for choice in ANSWERS[question]:
         if choice != "none":
             assert labels[choice] == label(known[choice])
+
+
+def test_no_machine_that_is_chosen_for_the_user_is_too_old_for_pytorch() -> None:
+    runtime = yaml.safe_load((TEMPLATE / "runtimes/pytorch.yaml").read_text())["gradient"][
+        "machines"
+    ]
+    for name in (ANSWERS["gradient_machine"][0], runtime["gpu"], runtime["cpu"]):
+        assert "newest_torch" not in listed("gradient")[name], name
 
 
 def test_every_machine_that_workflows_can_use_with_one_gpu_is_offered() -> None:
