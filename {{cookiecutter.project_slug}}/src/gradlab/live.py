@@ -81,17 +81,23 @@ def show(
     )
     screen = Screen()
     while True:
+        # A stop may come at any moment, and must neither leave the command alone nor be lost.
         try:
-            data: Any = child.read_nonblocking(1 << 16, timeout=SECONDS)
+            data: Any = _next(child)
             screen.feed(data)
-        except pexpect.TIMEOUT:
-            screen.feed(b"")
+            meanwhile()
         except pexpect.EOF:
             break
         except KeyboardInterrupt:
             child.kill(signal.SIGINT)
-            continue
-        meanwhile()
     screen.feed(b"", last=True)
     child.close()
     return 128 + child.signalstatus if child.signalstatus else child.exitstatus or 0
+
+
+def _next(child: Any) -> Any:
+    """Read what a terminal shows next; nothing if it shows nothing for a while."""
+    try:
+        return child.read_nonblocking(1 << 16, timeout=SECONDS)
+    except pexpect.TIMEOUT:
+        return b""

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -119,8 +120,10 @@ def _container(context: Context) -> int:
 def _run(context: Context, **what: Any) -> int:
     image = str(context.parameters.get("image", ""))
     task = Task(context.folder, context.inputs, context.env, image, **what)
-    with context.stop.waits_for_processes(), context.engine.launch(task) as launch:
-        take, stop = context.log.write, context.stop
+    take, stop = context.log.write, context.stop
+    # Not for the launch, which may wait for another run; but until what it made is gone.
+    with ExitStack() as stack, context.engine.launch(task) as launch:
+        stack.enter_context(stop.waits_for_processes())
         folder = context.folder / "tmp"
         return process.run(launch.command, launch.env, folder, take, stop, launch.tell)
 

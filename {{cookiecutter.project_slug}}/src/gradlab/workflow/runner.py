@@ -202,8 +202,10 @@ def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
                 name = running.pop(future)
                 results[name] = future.result()
                 sorter.done(name)
-    for name in running.values():
-        results[name] = Result("stopped", message=f"ended by signal {workshop.stop.signal}")
+    message = f"ended by signal {workshop.stop.signal}"
+    if running and workshop.stop.copying:
+        message += "; this machine has more of its outputs than the storage"
+    results |= {name: Result("stopped", message=message) for name in running.values()}
     left = [name for name in jobs if name not in results]
     return results | {name: Result("skipped", message="the run was ended") for name in left}
 

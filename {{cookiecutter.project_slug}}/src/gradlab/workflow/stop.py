@@ -73,6 +73,11 @@ class Stop:
             self._last = time.monotonic()
             self._copies.remove(began)
 
+    @property
+    def copying(self) -> bool:
+        """Whether a copy of what was saved is under way."""
+        return bool(self._copies)
+
     def is_due(self) -> bool:
         """Tell whether nothing is left that has to be waited for."""
         now = time.monotonic()
