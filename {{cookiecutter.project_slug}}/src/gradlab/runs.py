@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from . import session
 from .checkpoint import Store
 from .command import flat
@@ -147,28 +145,6 @@ class Run:
     def _close(self) -> bool:
         self.record.close()
         return self.mirror.flush() if self.mirror else True
-
-
-def weights(network: nn.Module) -> dict[str, Tensor]:
-    """Copy a network's weights and buffers to the CPU, each in memory of its own."""
-    state = network.state_dict()
-    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-
-
-def load_weights(network: nn.Module, saved: dict[str, Tensor], source: object) -> None:
-    """Load weights into a network; GradlabError with the differences where they don't fit."""
-    now = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    then = {name: tuple(value.shape) for name, value in saved.items()}
-    names = [name for name in then | now if then.get(name) != now.get(name)]
-    if names:
-        rows = [f"    {n}: saved {then.get(n, 'not')}, now {now.get(n, 'gone')}" for n in names[:8]]
-        more = [f"    and {len(names) - 8} more"] if len(names) > 8 else []
-        raise GradlabError(
-            f"The model in {source} has other weights than build() makes now:\n"
-            + "\n".join(rows + more)
-            + "\nPut the model back as it was, take another --name, or start over with --fresh."
-        )
-    network.load_state_dict(saved)
 
 
 def open_run(project: str, name: str, settings: State, fresh: bool, seconds: float) -> Run:

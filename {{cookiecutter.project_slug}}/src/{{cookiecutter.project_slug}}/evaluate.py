@@ -18,6 +18,7 @@ from gradlab import devices, keyed, runs
 from gradlab.curves import confusion_matrix
 from gradlab.files import prepare, write_durably
 from gradlab.loader import Loader
+from gradlab.weights import load_weights
 
 from .config import EvaluateConfig, ModelConfig
 from .data import LABELS, datasets
@@ -55,9 +56,9 @@ def load_best(name: str) -> tuple[Path, nn.Module]:
     path = runs.find(PROJECT, name, "best.safetensors", advice)
     with safe_open(path, framework="pt") as file:
         settings = json.loads(file.metadata()["settings"])
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     network = build(ModelConfig(**settings["model"]))
-    runs.load_weights(network, weights, path)
+    load_weights(network, saved, path)
     return path, network
 
 

@@ -24,6 +24,7 @@ from gradlab import devices, keyed, runs, session, signals
 from gradlab.errors import GradlabError, note
 from gradlab.loader import Loader, LoaderError
 from gradlab.progress import Progress
+from gradlab.weights import Weights, load_weights, prove, weights
 
 from .config import TrainConfig
 from .data import Splits, datasets
@@ -99,8 +100,9 @@ class Trainer:
     def _restore(self, saved: tuple[int, dict[str, Any] | None]) -> None:
         self.step, state = saved
         if state is None:
+            prove(self.network)
             return
-        runs.load_weights(self.network, state["network"], "the saved run")
+        load_weights(self.network, state["network"], "the saved run")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
@@ -113,7 +115,7 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "network": self.network.state_dict(),
+            "network": weights(self.network, copied=False),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best": self.best,
@@ -210,8 +212,8 @@ class Trainer:
             return None
         if accuracy(counts) > self.best["accuracy"]:
             epoch = self.step // self.per_epoch
-            weights = runs.weights(self.network)
-            self.best = {"accuracy": accuracy(counts), "epoch": epoch, "weights": weights}
+            best = {"accuracy": accuracy(counts), "epoch": epoch}
+            self.best = {**best, "weights": weights(self.network)}
         return {"val_loss": loss, "val_accuracy": accuracy(counts)}
 
     def _check(self, values: dict[str, float] | None) -> bool:
@@ -304,13 +306,13 @@ class Trainer:
             self.step,
             {
                 "best.safetensors": self._file(run, self.best["weights"]),
-                "model.safetensors": self._file(run, runs.weights(self.network)),
+                "model.safetensors": self._file(run, weights(self.network)),
             },
         )
         best, epoch = self.best["accuracy"], self.best["epoch"]
         note(f"Finished. Best validation accuracy {best:.2%} in epoch {epoch}. In {run.kept}:")
         note("  model.safetensors best.safetensors metrics.jsonl curves.png tensorboard/")
 
-    def _file(self, run: runs.Run, weights: dict[str, Tensor]) -> bytes:
+    def _file(self, run: runs.Run, weights: Weights) -> bytes:
         # One entry only: the format does not keep the order of several.
         return safetensors(weights, {"settings": json.dumps(run.settings, sort_keys=True)})
