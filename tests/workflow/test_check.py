@@ -20,6 +20,8 @@ SPECS = Path(__file__).parent / "specs"
 BROKEN, VALID = SPECS / "broken", SPECS / "valid"
 SCHEMA = json.loads((SOURCE / "gradlab/workflow/schema.json").read_text())
 
+IN_A_REPOSITORY = {"unknown-branch"}  # which has a test of its own
+
 SCRIPT = """
 jobs:
   clone:
@@ -52,10 +54,10 @@ def rules(tmp_path: Path, text: str) -> list[str]:
 
 
 def test_every_rule_has_a_file_that_breaks_it() -> None:
-    assert {path.stem for path in BROKEN.glob("*.yaml")} == set(RULES)
+    assert {path.stem for path in BROKEN.glob("*.yaml")} == set(RULES) - IN_A_REPOSITORY
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", sorted(RULES.keys() - IN_A_REPOSITORY))
 def test_a_broken_file_gets_exactly_these_messages(
     rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,9 +173,9 @@ def test_a_thousand_jobs_take_less_than_two_seconds_and_time_grows_with_them(
     tmp_path: Path,
 ) -> None:
     def seconds(path: Path) -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()  # of this process: the machine may be busy
         assert check(path) == []
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     def chain(jobs: int) -> Path:
         path = tmp_path / f"{jobs}.yaml"
@@ -298,7 +300,7 @@ def test_without_files_all_workflows_of_the_project_are_checked(project: Project
     (project.root / "src").mkdir()
     assert project.fails(1, "check") == (
         ".gradient/workflows/bad.yaml:3:5: error [unknown-action] `uses` of job `train` can't be "
-        "`script@v2`; did you mean `script@v1`?\n2 files: 1 error, 0 warnings\n"
+        "`script@v2`; write `script@v1`\n2 files: 1 error, 0 warnings\n"
     )
 
 
@@ -327,7 +329,7 @@ def test_github_gets_commands_that_nothing_in_a_name_can_break(project: Project)
         "`50%25\\n::error::x`; write `script@v1`, `container@v1`, `git-checkout@v1`, "
         "`s3-download@v1` or `create-model@v1`",
         f"::warning file={file},line=4,col=5,title=unknown-key::job `train` has no key `need`; "
-        "did you mean `needs`?",
+        "it is called `needs` here",
     ]
 
 
@@ -341,6 +343,6 @@ def test_json_is_for_programs(project: Project) -> None:
             "rule": "unknown-action",
             "severity": "error",
             "message": "`uses` of job `train` can't be `script@v2`",
-            "advice": "did you mean `script@v1`?",
+            "advice": "write `script@v1`",
         }
     ]

@@ -123,7 +123,6 @@ NO_DATASETS = [
         "s3://b/x",
     ),
     *(
-        "${{ inputs.x }}",
         "$DATA",
         "data@v1",
         " data",

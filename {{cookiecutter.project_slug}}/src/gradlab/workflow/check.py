@@ -13,7 +13,7 @@ import tyro
 
 from .. import session
 from ..errors import GradlabError
-from . import rules, structure, texts
+from . import exposed, origins, rules, shell, structure, texts
 from .document import START, Document, Problem, SpecError
 from .findings import RULES, Finding, Format, finding, render
 from .names import WORKFLOW
@@ -54,8 +54,11 @@ def _problems(spec: Spec, document: Document) -> Iterator[Problem]:
         yield Problem(START, "name", f"`{name}` can't be {WORKFLOW.what}", WORKFLOW.near(name))
     yield from structure.structure(document)
     yield from rules.meaning(spec, document)
+    yield from origins.origins(spec, document)
+    yield from shell.scripts(spec, document)
     yield from texts.paths(spec, document)
     yield from texts.secrets(spec, document)
+    yield from exposed.exposed(spec, document)
 
 
 def check_command(

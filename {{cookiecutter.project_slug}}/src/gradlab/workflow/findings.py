@@ -55,17 +55,26 @@ RULES: dict[str, tuple[Severity, str]] = {
     "unknown-output": ("error", "an input comes from an output that the other job lacks"),
     "unknown-workflow-input": ("error", "an input comes from a workflow input that is missing"),
     # Paths and datasets
+    "path-spelling": ("warning", "a script uses /input, /Outputs or the like"),
+    "file-or-folder": ("error", "a script uses a string as a folder, or a folder as a file"),
     "undeclared-path": (
         "error",
         "a script uses /inputs/NAME or /outputs/NAME undeclared",
     ),
     "unused-input": ("warning", "a script does not use an input"),
     "unused-output": ("warning", "a script does not use an output"),
-    "dataset-of-same-run": ("error", "a dataset is read from outside after an earlier job made it"),
+    "dataset-of-same-run": (
+        "warning",
+        "a dataset is read from outside after an earlier job made it",
+    ),
     "reference-as-ref": ("warning", "a dataset's ref is the output of a job"),
     "old-id": ("warning", "a dataset is named by the old key `id`"),
     "volume-twice": ("warning", "a volume is an output for a second time"),
     "output-path": ("error", "an action that fills one output has several and no `path`"),
+    # Scripts
+    "pipe-hides-failure": ("warning", "a pipeline may leave a string empty, and nothing fails"),
+    "github-expression": ("error", "an expression of GitHub Actions, which nothing replaces"),
+    "foreign-variable": ("warning", "a variable that GitHub or GitLab sets, and Gradient does not"),
     # The service
     "unknown-machine": ("warning", "no such machine type is known"),
     "free-machine": ("error", "free machines are for notebooks only"),
@@ -75,8 +84,14 @@ RULES: dict[str, tuple[Severity, str]] = {
         "warning",
         "the branch's tip is run, not the pushed commit",
     ),
+    "unknown-branch": ("warning", "`on` names a branch that this repository does not have"),
+    "unknown-context": ("error", "a part of the context does not exist"),
+    "repository-url": ("error", "the url of a checkout is no repository's"),
+    "image-name": ("error", "an image has a name that no registry takes"),
+    "input-without-value": ("warning", "nothing gives an input its value"),
     # Secrets
     "secret-in-clear": ("error", "a password, token or key stands in the file"),
+    "possible-secret": ("warning", "a value looks like a password, token or key"),
     "secret-not-whole": (
         "error",
         "`secret:NAME` is a part of a value, without effect",

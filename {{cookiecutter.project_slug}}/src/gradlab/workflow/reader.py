@@ -258,7 +258,9 @@ class _Builder:
         if first := frame.places.get(frame.key):
             message = f"the key `{frame.key}` stands here for a second time, after line "
             message += f"{first.mark.line}; only the last one counts"
-            advice = "keep one of them"
+            advice = "keep one of them, with what both hold"
+            if frame.key == "script":
+                advice = "write one `script: |-`, with each command on a line of its own below it"
             self.document.problems.append(Problem(place.mark, "duplicate-key", message, advice))
         frame.data[frame.key] = value
         frame.places[frame.key] = place

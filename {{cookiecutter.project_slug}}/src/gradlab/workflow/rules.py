@@ -6,6 +6,7 @@ Promises: what has the wrong structure is passed over here, for the schema has r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -16,6 +17,7 @@ from .spec import Job, Port, Spec, source
 from .structure import close
 
 _FILLERS = ("git-checkout@v1", "s3-download@v1")  # actions that write into one output
+_CPU = re.compile(r"C\d+")
 _EVENT = "context.event.github."
 _LONGEST_CYCLE = 10  # jobs that a message names
 
@@ -116,7 +118,7 @@ def same_run(spec: Spec, document: Document) -> Iterator[Problem]:
             makers = made.get(ref or "", {})
             if maker := _earlier(spec, job, makers.keys() - {job.name}):
                 message = f"dataset `{ref}` is read from outside, but job `{maker}` makes it in "
-                message += "this run: it may not exist yet, or be an older version"
+                message += "this run: before its first version that fails, later it may be older"
                 advice = f"write `{port.name}: {maker}.outputs.{makers[maker]}`"
                 yield Problem(port.mark, "dataset-of-same-run", message, advice)
 
@@ -176,10 +178,17 @@ def fillers(spec: Spec, document: Document) -> Iterator[Problem]:
 
 
 @cache
-def machine_types() -> dict[str, bool]:
-    """Give the machine types that are known, and whether they are for notebooks only."""
+def machine_types() -> tuple[str, ...]:
+    """Give the machine types that are known for workflows, first those with figures."""
     data = json.loads(files(__package__).joinpath("machines.json").read_text())
-    return {machine["name"]: machine["notebooks_only"] for machine in data["machines"]}
+    usable = [each["name"] for each in data["machines"] if not each["notebooks_only"]]
+    return (*usable, *data["also"])
+
+
+def _is_machine(name: str) -> bool:
+    """Tell whether a machine type is known, alone or as so many of them: A4000x2."""
+    base = re.sub(r"x[248]$", "", name)
+    return name in machine_types() or (base in machine_types() and not _CPU.fullmatch(base))
 
 
 def machines(spec: Spec, document: Document) -> Iterator[Problem]:
@@ -189,13 +198,13 @@ def machines(spec: Spec, document: Document) -> Iterator[Problem]:
         mark = document.mark(*keys, "resources", "instance-type")
         if not isinstance(name, str):
             continue
-        usable = [each for each, notebooks_only in machine_types().items() if not notebooks_only]
         if name.startswith("Free-"):
             message = f"machine `{name}` is free, and free machines are for notebooks only"
-            advice = "choose another, such as `C5` or `P4000`"
+            advice = "choose another, such as `C5` or `A4000`"
             yield Problem(mark, "free-machine", message, advice)
-        elif name not in usable:
-            advice = close(name, usable) or f"known are {', '.join(usable)}"
+        # A cluster of one's own has machines of its own.
+        elif not _is_machine(name) and document.get("defaults", "clusterId") is None:
+            advice = close(name, machine_types()) or f"known are {', '.join(machine_types())}"
             yield Problem(mark, "unknown-machine", f"no machine `{name}` is known", advice)
 
 

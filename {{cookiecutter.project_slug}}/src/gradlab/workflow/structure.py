@@ -14,7 +14,7 @@ from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from . import names
+from . import habits, names
 from .document import Document, Problem, kind
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _problem(document: Document, path: Path, error: Any) -> Problem:
         case "enum":
             known = _join(error.validator_value, "or")
             message = f"{where(path)} can't be `{value}`"
-            advice = close(str(value), error.validator_value) or f"write {known}"
+            advice = _choice(path, str(value), error.validator_value) or f"write {known}"
         case "format":
             grammar = names.FORMATS[str(error.validator_value)]
             message, advice = f"`{value}` can't be {grammar.what}", grammar.near(value)
@@ -128,8 +128,19 @@ def _problem(document: Document, path: Path, error: Any) -> Problem:
         document.mark(*keys),
         words.get("rule", rule),
         words["message"].format(**given) if "message" in words else message,
-        words["advice"].format(**given) if "advice" in words else advice,
+        words["advice"].format(**given) if "advice" in words and value is not None else advice,
     )
+
+
+def _choice(path: Path, value: str, known: Any) -> str:
+    """Advise one of the known words in the place of another."""
+    near = close(value, known)
+    match path:
+        case ("jobs", _, "uses"):
+            return habits.action_advice(value) or near
+        case (*_, "inputs" | "outputs", _, "type"):
+            return habits.port_type_advice(value, known) or near
+    return habits.model_type_advice(value) or near
 
 
 def _type(document: Document, path: Path, error: Any) -> tuple[str, str]:
@@ -141,12 +152,14 @@ def _type(document: Document, path: Path, error: Any) -> tuple[str, str]:
     else:
         message = f"{where(path)} must be {expected}, but YAML reads `{written}` as {kind(value)}"
     match value:
-        case None:
-            advice = "give it a value, or remove it"
         case [None]:
             advice = 'quote the dash: "-"'
         case {"secret": name}:
             advice = f"write it without a space: secret:{name}"
+        case _ if advice := habits.type_advice(path, value):
+            pass
+        case None:
+            advice = "give it a value, or remove it"
         case _ if written and "string" in types:
             advice = f'quote it: "{written}"'
         case _:
@@ -157,10 +170,17 @@ def _type(document: Document, path: Path, error: Any) -> tuple[str, str]:
 def _extra_keys(document: Document, path: Path, error: Any) -> Iterator[Problem]:
     known = error.schema["properties"]
     words = error.schema.get("x-check", {}).get("additionalProperties", {})
+    at = habits.level(path, str(document.get(*path[:-1], "uses") if path else ""))
     for key in error.instance.keys() - known.keys():
         mark, message = document.mark(*path, key), f"{where(path)} has no key `{key}`"
-        advice = close(key, known) or f"remove it; known are {_join(known)}"
-        if key in _GITHUB_ACTIONS and not words:
+        advice = habits.key_advice(key, error.instance[key], at, known)
+        advice = (
+            advice
+            or (_TRIGGER if path[:1] == ("on",) else "")
+            or close(key, known)
+            or f"remove it; known are {_join(known)}"
+        )
+        if key in _GITHUB_ACTIONS and (at in ("root", "job") or path[:1] == ("on",)):
             message = f"`{key}` is a key of GitHub Actions, which fails on Gradient"
             yield Problem(mark, "github-actions-key", message, _GITHUB_ACTIONS[key])
         else:

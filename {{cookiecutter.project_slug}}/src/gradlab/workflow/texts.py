@@ -1,23 +1,20 @@
-"""What is wrong in a workflow's texts: paths that no input or output stands for, and secrets.
+"""What is wrong in a workflow's texts: paths that no input or output stands for, and `secret:`.
 
 Promises: a path that holds a variable or a pattern, or that is a part of another path, is no
-finding. A finding never shows a secret.
+finding.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from .credentials import name_of
 from .document import Document, Problem
-from .spec import Job, Spec
+from .shell import Keys, Texts, all_texts, calls_program, run_texts, runs_local_code
+from .spec import Job, Port, Spec
 from .structure import close, where
 
-Keys = tuple[str | int, ...]
-
-_RUN = ("script", "command", "args", "path")  # the parameters that hold paths
 _PATTERN = r"[$*?{\[`\\%<]"  # after it, a name is known only when the script runs
 # What comes before belongs to another path: repo/inputs, $HOME/inputs, "$ROOT"/inputs, ../inputs.
 _PATH = re.compile(
@@ -28,26 +25,7 @@ _OPEN_PATH = re.compile(rf"/(inputs|outputs)(?:(?:/\.?)?(?![\w./-])|/[\w.-]*{_PA
 _COMMENT = re.compile(r"(?:^|\s)#.*", re.MULTILINE)
 
 _SECRET_PARAMETERS = ("password", "secret-access-key")
-_SECRET_NAME = re.compile(
-    r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY)(?![A-Z])"
-    r"(?!_(?:ID|NAME|FILE|PATH|DIR|URL|TYPE|LIMIT|LENGTH|LEN|SIZE|COUNT)\b)",
-    re.IGNORECASE,
-)
-_MODEL_TOKEN = re.compile(  # a token of a tokenizer, or of DreamBooth and its like
-    r"(?:PAD|EOS|BOS|CLS|SEP|UNK|MASK|STOP|CLASS|INSTANCE|PLACEHOLDER|INITIALIZER|TRIGGER)_TOKEN",
-    re.IGNORECASE,
-)
-_NO_SECRET = re.compile(
-    r"|true|false|yes|no|on|off|none|null|\d{1,4}|/.*|\$.*|<.*>|secret:.*|workflow\.inputs\..*",
-    re.IGNORECASE,
-)
-_TOKEN = re.compile(
-    r"\b(?:gh[pousr]_\w{36,}|github_pat_\w{22,}|glpat-[\w-]{20,}|hf_[A-Za-z0-9]{30,}"
-    r"|AKIA[0-9A-Z]{16}\b|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35})"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|wandb login (?:--relogin )?[0-9a-f]{40}"
-    r"|://[^/\s:@$<{%]+:[^/\s:@$<{%][^/\s:@]*@"
-)
-_MENTION = re.compile(r"(?<![\w.-])secret:[A-Z][A-Z0-9_]+\b")
+_MENTION = re.compile(r"(?<![\w.-])secret:[A-Za-z][\w-]+")
 _SECRET = re.compile(r"(?<![\w.-])secret:(?=\S)|^secret:")
 _BEGIN = re.compile(r"\A\s*secret:")
 
@@ -55,12 +33,8 @@ _BEGIN = re.compile(r"\A\s*secret:")
 def paths(spec: Spec, document: Document) -> Iterator[Problem]:
     """Find folders that a script uses but no input or output declares, and the reverse."""
     for job in spec.jobs.values():
-        run = [
-            (("jobs", job.name, "with", *keys), text)
-            for name in _RUN
-            for keys, text in _texts(job.parameters.get(name), (name,))
-        ]
-        for keys, text in run:
+        run = run_texts(job)
+        for keys, text in run + _paths_in_env(job, run, document):
             for folder, name in _used(text):
                 if name not in (job.inputs if folder == "inputs" else job.outputs):
                     message = f"job `{job.name}` uses /{folder}/{name}, which it does not declare"
@@ -69,7 +43,7 @@ def paths(spec: Spec, document: Document) -> Iterator[Problem]:
                     mark = document.find(pattern, *keys)
                     yield Problem(mark, "undeclared-path", message, advice)
         if job.uses == "script@v1":  # other actions use what they are given by themselves
-            yield from _unused(job, [text for _, text in run] + list(job.env.values()))
+            yield from _unused(spec, job, [text for _, text in run])
 
 
 def _used(text: str) -> set[tuple[str, str]]:
@@ -83,6 +57,11 @@ def _declare(spec: Spec, job: Job, folder: str, name: str) -> str:
     makers = [
         other.name for other in spec.jobs.values() if name in other.outputs and other is not job
     ]
+    if name in (job.outputs if folder == "inputs" else job.inputs):
+        return f"write /{'outputs' if folder == 'inputs' else 'inputs'}/{name}"
+    handed = [port.name for port in job.inputs.values() if port.source and port.source[0] == name]
+    if folder == "inputs" and handed:
+        return f"write /inputs/{handed[0]}: the folder has the input's name, not the job's"
     if near := close(name, ports):
         return near
     if folder == "outputs":
@@ -93,31 +72,40 @@ def _declare(spec: Spec, job: Job, folder: str, name: str) -> str:
     return f"add `{name}` to its `inputs`"
 
 
-def _unused(job: Job, texts: list[str]) -> Iterator[Problem]:
-    text = "\n".join(texts)
+def _paths_in_env(job: Job, run: Texts, document: Document) -> Texts:
+    """Give the job's own variables that its script uses."""
+    whole = "\n".join(text for _, text in run)
+    own = all_texts(document.get("jobs", job.name, "env"), ("jobs", job.name, "env"))
+    return [each for each in own if re.search(rf"\$\{{?{re.escape(str(each[0][-1]))}\b", whole)]
+
+
+def _unused(spec: Spec, job: Job, run: list[str]) -> Iterator[Problem]:
+    """Find folders that nothing can use: the script does not name them, and calls no program."""
+    script = "\n".join(run)
+    text = "\n".join([script, *job.env.values()])
     open_ended = set(_OPEN_PATH.findall(text))
     for folder, ports in (("inputs", job.inputs), ("outputs", job.outputs)):
         for port in ports.values():
-            if folder not in open_ended and f"{folder}/{port.name}" not in text:
-                message = f"the script of job `{job.name}` does not name /{folder}/{port.name}"
-                advice = "remove it, unless a program that the script calls uses it"
-                yield Problem(port.mark, f"unused-{folder[:-1]}", message, advice)
+            if folder in open_ended or f"{folder}/{port.name}" in text:
+                continue
+            message = f"the script of job `{job.name}` does not name /{folder}/{port.name}"
+            if not calls_program(script):
+                yield Problem(port.mark, f"unused-{folder[:-1]}", message, "remove it, or use it")
+            elif folder == "inputs" and _is_code(spec, port) and runs_local_code(script):
+                advice = f"begin it with `cd /inputs/{port.name}`: it runs a file of that folder"
+                yield Problem(port.mark, "unused-input", message, advice)
+
+
+def _is_code(spec: Spec, port: Port) -> bool:
+    """Tell whether an input is what a git-checkout put out."""
+    origin = port.source[0] if port.source else ""
+    return origin in spec.jobs and spec.jobs[origin].uses == "git-checkout@v1"
 
 
 def secrets(spec: Spec, document: Document) -> Iterator[Problem]:
-    """Find secrets written in clear, and `secret:` where the service does not replace it."""
-    for keys, text in _texts(document.data, ()):
-        name, parent = str(keys[-1]), keys[-2] if len(keys) > 1 else ""
-        variable = parent == "env"
-        if _in_clear(name, text, variable, parent == "with"):
-            message = f"{where(keys)} holds a secret in clear"
-            secret = name.upper().replace("-", "_")
-            advice = f"store it as a secret of the service, and write `secret:{secret}`"
-            yield Problem(document.mark(*keys), "secret-in-clear", message, advice)
-        elif _TOKEN.search(text) and name != "access-key":
-            message = f"{where(keys)} holds a token, key or password in clear"
-            advice = "revoke it, store a new one as a secret, and give it as `secret:NAME` in `env`"
-            yield Problem(document.find(_TOKEN, *keys), "secret-in-clear", message, advice)
+    """Find `secret:` where the service does not replace it."""
+    for keys, text in all_texts(document.data, ()):
+        name, variable = str(keys[-1]), len(keys) > 1 and keys[-2] == "env"
         pattern = _SECRET if variable or name in _SECRET_PARAMETERS else _MENTION
         pattern = pattern if pattern.search(text) else _BEGIN
         if pattern.search(text) and not (name_of(text) and _is_replaced(keys)):
@@ -143,23 +131,3 @@ def _no_effect(keys: Keys, text: str) -> tuple[str, str]:
         advice = "write `secret:NAME` and nothing else, NAME of letters, digits, `_`, `.` and `-`"
         return f"{message}, for that is no secret's name", advice
     return f"{message}, for it is not the whole value", advice
-
-
-def _in_clear(name: str, text: str, variable: bool, parameter: bool) -> bool:
-    if parameter and name in _SECRET_PARAMETERS:
-        return not text.startswith(("secret:", "workflow.inputs."))
-    secret = variable and _SECRET_NAME.search(name) and not _MODEL_TOKEN.search(name)
-    return bool(secret) and not _NO_SECRET.fullmatch(text)
-
-
-def _texts(data: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
-    """Give all texts in the data with the keys that lead to them."""
-    match data:
-        case str():
-            yield keys, data
-        case list():
-            for place, item in enumerate(data):
-                yield from _texts(item, (*keys, place))
-        case dict():
-            for key, item in data.items():
-                yield from _texts(item, (*keys, key))
