@@ -40,20 +40,26 @@ class Done:
         return next((call for call in self.calls if call.endswith(" FAILED")), "")
 
 
-def plan(under: Sequence[Path], log: Path, at: int = 0, error: str = "EIO") -> str:
-    """Say which call below some folders, from 1, fails with which error; 0: count only."""
+def plan(
+    under: Sequence[Path], log: Path, at: int = 0, error: str = "EIO", **more: str | float
+) -> str:
+    """Say which call below some folders, from 1, fails with which error; 0: count only.
+
+    The error SIGKILL kills. `only` is a pattern of calls, such as "rename *.pt", `slow` one of
+    paths that take `seconds` to open, `clock` by how many seconds the clock is ahead.
+    """
     folders = [str(folder) for folder in under]
-    return json.dumps({"under": folders, "log": str(log), "at": at, "error": error})
+    return json.dumps({"under": folders, "log": str(log), "at": at, "error": error, **more})
 
 
 def environment(
-    under: Sequence[Path], log: Path, at: int = 0, error: str = "EIO"
+    under: Sequence[Path], log: Path, at: int = 0, error: str = "EIO", **more: str | float
 ) -> dict[str, str]:
     """Give the variables with which a Python program counts its calls in `log`, and one fails.
 
     Its own children count nothing. Where it needs a PYTHONPATH, put this one in front of it.
     """
-    return {"PYTHONPATH": str(HERE), VARIABLE: plan(under, log, at, error)}
+    return {"PYTHONPATH": str(HERE), VARIABLE: plan(under, log, at, error, **more)}
 
 
 class Forks:
@@ -89,7 +95,8 @@ class Forks:
         under: Sequence[Path] = (),
         at: int = 0,
         error: str = "EIO",
-        seconds: int = 120,
+        limit: int = 120,
+        **more: str | float,
     ) -> Done:
         """Run a module; below the folders `under` calls are counted, and the `at`-th fails."""
         output, log = Path(self._folder.name, "output"), Path(self._folder.name, "log")
@@ -100,8 +107,8 @@ class Forks:
             "env": dict(env or {}),
             "folder": str(self.project),
             "output": str(output),
-            "plan": plan(under, log, at, error) if under else "",
-            "seconds": seconds,
+            "plan": plan(under, log, at, error, **more) if under else "",
+            "seconds": limit,
         }
         assert self._process.stdin
         print(json.dumps(command), file=self._process.stdin, flush=True)

@@ -2,7 +2,7 @@
 
 Promises: only calls for paths below the given folders count, in any thread of this process, not of
 its children; each is told in a log as it happens, `<operation> <path>`; the one that is to fail
-raises as the kernel would. Loaded before all else, by `sitecustomize` or by a test's own process.
+raises as the kernel would, or kills the process. Loaded before all else, by `sitecustomize`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import fcntl
 import io
 import json
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 VARIABLE = "FAILING_CALLS"
@@ -35,12 +38,22 @@ readlink, write_log, open_log, real_open = os.readlink, os.write, os.open, io.op
 
 
 class Plan:
-    """Which calls count, and which of them fails; None is one of them for each call otherwise."""
+    """Which calls count, which of them fails, or kills, and which take their time."""
 
-    def __init__(self, under: list[str], log: str, at: int = 0, error: str = "EIO") -> None:
+    def __init__(
+        self,
+        under: list[str],
+        log: str,
+        at: int = 0,
+        error: str = "EIO",
+        slow: str = "",
+        seconds: float = 0.0,
+        only: str = "*",
+    ) -> None:
         self.under = [(folder, folder.rstrip("/") + "/") for folder in under]
         self.at = at
-        self.number = getattr(errno, error)
+        self.number = getattr(errno, error, 0)  # 0: SIGKILL
+        self.slow, self.seconds, self.only = slow, seconds, only
         self.count = 0
         self.log = open_log(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.one_at_a_time = threading.Lock()
@@ -52,10 +65,15 @@ class Plan:
     def meet(self, operation: str, path: str) -> bool:
         """Count a call; tell whether it is the one that fails."""
         with self.one_at_a_time:
-            self.count += 1
-            failing = self.count == self.at
+            wanted = fnmatchcase(f"{operation} {path}", self.only)
+            self.count += wanted
+            failing = wanted and self.count == self.at
             write_log(self.log, f"{operation} {path}{' FAILED' * failing}\n".encode())
-            return failing
+            if failing and not self.number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if self.slow and operation == "open" and fnmatchcase(path, self.slow):
+            time.sleep(self.seconds)
+        return failing
 
 
 current: Plan | None = None
@@ -165,6 +183,14 @@ def install() -> None:
 
 
 def begin(text: str) -> None:
-    """Count from now on, by a plan in JSON; this process only, not its children."""
+    """Count from now on, by a plan in JSON; this process only, not its children.
+
+    `clock` is by how many seconds this process's clock is ahead.
+    """
     global current
-    current = Plan(**json.loads(text))
+    plan = json.loads(text)
+    if ahead := plan.pop("clock", 0):
+        now, now_ns = time.time, time.time_ns
+        time.time = lambda: now() + ahead
+        time.time_ns = lambda: now_ns() + ahead * 10**9
+    current = Plan(**plan)

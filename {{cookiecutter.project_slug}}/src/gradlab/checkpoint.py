@@ -5,9 +5,10 @@ Promises, for a kill, a crash or a full disk at any moment:
   content's SHA-256, so a file proves by itself that it is whole;
 - it is written beside its final name, synced, then renamed: what was there stays;
 - older ones go only after the newest was read back and found whole;
-- load gives the newest that is whole and says which ones were not;
+- load gives the newest that is whole and says which ones were not; what can't be read is not
+  taken for damaged, and never deleted for it;
 - a save that fails warns and is tried again later: training goes on;
-- saving costs at most 2 % of a run's time.
+- saving costs at most 2 % of a run's time, the last save and the results included.
 Checkpoints hold tensors and plain values only, so they load in any later version of torch.
 """
 
@@ -16,16 +17,30 @@ from __future__ import annotations
 import errno
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .errors import GradlabError, note
-from .files import candidates, file_name, is_whole, remove, sweep, write_durably
+from .errors import GradlabError, note, only_observing
+from .files import (
+    SHORT,
+    candidates,
+    file_name,
+    is_whole,
+    read_bytes,
+    remove,
+    retry,
+    step_of,
+    sweep,
+    write_durably,
+)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+SHARE = 0.02  # of a run's time that saving may take
 
 
 @dataclass
@@ -35,34 +50,49 @@ class Store:
     folder: Path
     seconds: float = 5.0
     keep: int = 2
-    _cost: float = 0.0
-    _last: float = field(default_factory=time.monotonic)
+    _cost: float = 0.0  # of the newest save
+    _spent: float = 0.0  # on all of them
+    _begun: float = field(default_factory=lambda: time.monotonic())
+    _last: float = field(default_factory=lambda: time.monotonic())
     _whole: list[Path] = field(default_factory=list)
 
     @property
     def due(self) -> bool:
-        """Tell whether the next save is due: never for more than 2 % of the time."""
-        return time.monotonic() - self._last >= max(self.seconds, 50 * self._cost)
+        """Tell whether a save is due: never if saving would then take too much of the time."""
+        now = time.monotonic()
+        # After the next save come the last one and the results, which cost about half as much.
+        paid = SHARE * (now - self._begun) >= self._spent + 2.5 * self._cost
+        return now - self._last >= self.seconds and paid
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the time of what is done to save, such as to write the best model."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._last = time.monotonic()
+            self._cost = self._last - begun
+            self._spent += self._cost
 
     def save(self, step: int, state: dict[str, Any]) -> Path | None:
         """Save the state as of a step; None, with a warning, where that failed."""
-        begun = time.monotonic()
         try:
             buffer = io.BytesIO()
             torch.save(state, buffer)
-            return self._write(step, buffer.getbuffer())
+            path = self._write(step, buffer.getbuffer())
         # A full disk or lost mount comes as OSError, RuntimeError and others, by the layer.
         except Exception as error:
             note(f"! Step {step} could not be saved in {self.folder}: {error}. Going on.")
             return None
-        finally:
-            self._last = time.monotonic()
-            self._cost = self._last - begun
+        with only_observing(f"Older saves in {self.folder} could not be removed"):
+            self._prune()
+        return path
 
     def _write(self, step: int, data: memoryview) -> Path:
         path = self.folder / file_name(step, data, "pt")
         try:
-            write_durably(path, data)
+            retry(lambda: write_durably(path, data), SHORT)
         except OSError as error:
             if error.errno not in FULL or not self._make_room():
                 raise
@@ -70,7 +100,6 @@ class Store:
         if not is_whole(path):
             raise OSError(errno.EIO, f"{path.name} reads back otherwise than it was written")
         self._mark_whole(path)
-        self._prune()
         return path
 
     def _mark_whole(self, path: Path) -> None:
@@ -97,15 +126,18 @@ class Store:
     def load(self) -> dict[str, Any] | None:
         """Load the newest save that is whole, on the CPU; None where there is none.
 
-        Raises GradlabError where a whole one can't be read, as when a newer torch wrote it.
+        Raises OSError where the folder or a save can't be read, and GradlabError where a whole
+        save can't be loaded, as when a newer torch wrote it.
         """
         sweep(self.folder)
-        for path in candidates(self.folder):
-            if not is_whole(path):
+        found = candidates(self.folder)
+        for path in found:
+            data = read_bytes(path)
+            if file_name(step_of(path), data, "pt") != path.name:
                 note(f"! {path} is damaged: taking the one before it.")
                 continue
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             except Exception as error:
                 raise GradlabError(
                     f"{path} is whole, but torch {torch.__version__} can't load it: {error}\n"
@@ -113,6 +145,6 @@ class Store:
                 ) from error
             self._mark_whole(path)
             return dict(state)
-        if candidates(self.folder):
+        if found:
             note(f"! No save in {self.folder} is whole: starting from the beginning.")
         return None

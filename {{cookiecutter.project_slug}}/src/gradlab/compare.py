@@ -1,7 +1,7 @@
 """gradlab compare: several runs side by side, and the best of them.
 
 Promises: works on the folders of runs alone, wherever they come from; the same runs give the
-same table.
+same table. A damaged file is refused, by its name; the picture may fail, the table does not.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from . import weightfile
 from .command import flat
 from .curves import compare_curves
-from .errors import GradlabError
-from .files import prepare, write_durably
-from .record import Values, read
+from .errors import GradlabError, only_observing
+from .files import exists, prepare, read_bytes, write_result
+from .record import METRICS, Values, read_checked
 
 SCORE = "val_accuracy"
+BEST = "best.safetensors"
+AGAIN = "Give the run's training command again, which writes it anew, or take a copy."
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Measured:
     """A run: its settings and its evaluations, in the order of the epochs."""
 
     name: str
-    folder: Path
     settings: dict[str, Any]
     evaluations: list[Values]
+    model: Path
 
     @property
     def best(self) -> Values:
@@ -49,34 +51,58 @@ def compare_command(
         runs: The folders of the runs, such as storage/runs/*.
         output: Folder for comparison.csv, comparison.png and best.safetensors.
     """
-    measured = sorted(map(_load, runs), key=lambda run: (-run.best[SCORE], run.name))
-    if not measured:
-        raise GradlabError("Which runs? Give their folders: gradlab compare storage/runs/*")
-    prepare(output)
-    rows = _table(measured)
-    write_durably(output / "comparison.csv", _csv(rows))
-    points = {
-        run.name: [(line["epoch"], line[SCORE]) for line in run.evaluations] for run in measured
-    }
-    compare_curves(points, output / "comparison.png")
-    shutil.copyfile(measured[0].folder / "best.safetensors", output / "best.safetensors")
+    try:
+        measured = sorted(map(_load, runs), key=lambda run: (-run.best[SCORE], run.name))
+        if not measured:
+            raise GradlabError("Which runs? Give their folders: gradlab compare storage/runs/*")
+        rows = _table(measured)
+        _write(prepare(output), measured, rows)
+    except OSError as error:
+        raise GradlabError(
+            f"The runs can't be compared: {error}.\nGive the same command again when that works.",
+            exit_code=1,
+        ) from error
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)))
-    print(f"The best is {measured[0].name}; its model is {output / 'best.safetensors'}")
+    print(f"The best is {measured[0].name}; its model is {output / BEST}")
     return 0
 
 
+def _write(output: Path, measured: list[Measured], rows: list[list[Any]]) -> None:
+    model = read_bytes(measured[0].model)
+    weightfile.checked(model, measured[0].model, AGAIN)
+    for name, data in (("comparison.csv", _csv(rows)), (BEST, model)):
+        write_result(output / name, data)
+    points = {
+        run.name: [(line["epoch"], line[SCORE]) for line in run.evaluations] for run in measured
+    }
+    with only_observing(f"{output / 'comparison.png'} could not be drawn"):
+        compare_curves(points, output / "comparison.png")
+
+
 def _load(folder: Path) -> Measured:
-    for name in ("config.json", "metrics.jsonl", "best.safetensors"):
-        if not (folder / name).is_file():
+    for name in ("config.json", METRICS, BEST):
+        if not exists(folder / name):
             raise GradlabError(f"{folder} is not the folder of a run that has ended: no {name}.")
-    settings = flat(json.loads((folder / "config.json").read_text("utf-8")))
-    lines, _ = read(folder / "metrics.jsonl")
+    metadata = weightfile.checked(read_bytes(folder / BEST), folder / BEST, AGAIN)
+    lines = read_checked(folder)
     evaluations = [line for line in lines if SCORE in line]
     if not evaluations:
-        raise GradlabError(f"{folder} has not been evaluated yet: train it for longer.")
-    return Measured(folder.name, folder, settings, evaluations)
+        raise _not_evaluated(folder, lines)
+    return Measured(folder.name, flat(json.loads(metadata["settings"])), evaluations, folder / BEST)
+
+
+def _not_evaluated(folder: Path, lines: list[Values]) -> GradlabError:
+    metrics = dict.fromkeys(name for line in lines for name in line)
+    measured = [name for name in metrics if name.startswith("val_")]
+    if not measured:
+        return GradlabError(f"{folder} has not been evaluated yet: train it for longer.")
+    return GradlabError(
+        f"{folder} has no {SCORE}, by which runs are compared; its evaluations have "
+        f"{', '.join(measured)}.\nCompare it by hand ({folder / METRICS}), or let _evaluate in its "
+        f"train.py give the value that is to be highest as {SCORE!r} too."
+    )
 
 
 def _table(measured: list[Measured]) -> list[list[Any]]:
@@ -87,7 +113,8 @@ def _table(measured: list[Measured]) -> list[list[Any]]:
     rows = []
     for run in measured:
         settings = [run.settings.get(name) for name in differ]
-        rows.append([run.name, *settings, *(run.best[n] for n in (SCORE, "val_loss", "epoch"))])
+        best = [run.best.get(name, "") for name in (SCORE, "val_loss", "epoch")]
+        rows.append([run.name, *settings, *best])
     return [header, *rows]
 
 

@@ -42,8 +42,9 @@ class Curves:
 
     def _take(self, line: dict[str, float]) -> None:
         epoch = int(line["epoch"])
-        total, count = self._losses.get(epoch, (0.0, 0))
-        self._losses[epoch] = (total + line["loss"], count + 1)
+        if "loss" in line:
+            total, count = self._losses.get(epoch, (0.0, 0))
+            self._losses[epoch] = (total + line["loss"], count + 1)
         for name, value in line.items():
             if name.startswith("val_"):
                 self._values[name].append((epoch, value))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 class GradlabError(Exception):
@@ -16,5 +18,21 @@ class GradlabError(Exception):
 
 
 def note(message: str) -> None:
-    """Tell the user something on standard error, at once."""
-    print(message, file=sys.stderr, flush=True)
+    """Tell the user something on standard error, at once; where that fails, nothing else does."""
+    with suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def only_observing(what: str) -> Iterator[None]:
+    """Turn any error of what only observes the work, such as a picture, into a note."""
+    try:
+        yield
+    # A library may fail with anything: too little memory, a font, a value that it can't draw.
+    except Exception as error:
+        note(f"! {what}: {reason(error)}. Going on without.")
+
+
+def reason(error: BaseException) -> str:
+    """Say why something failed, in a few words that name the file if there is one."""
+    return str(error) or type(error).__name__

@@ -1,7 +1,8 @@
 """Files that survive: written whole or not at all, named by what they hold.
 
 Promises: after a kill, a crash or a full disk at any moment a file has its old or its new
-content, and a file named by its content proves by itself that it is whole.
+content, and a file named by its content proves by itself that it is whole. What can't be read is
+neither absent nor damaged: that is an OSError which names the file, after some tries.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .errors import GradlabError, note
 Result = TypeVar("Result")
 # What network file systems such as Google Drive's fail with now and then, to work a moment later.
 PASSING = (errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESTALE)
-WAITS = (1, 2, 4, 8)  # seconds between two tries
+WAITS = (0.05, 0.5, 2, 4, 8)  # seconds between two tries
+SHORT = WAITS[:2]  # where work waits meanwhile that can go on without
 # After which a storage that uploads in the background is taken to have uploaded a file.
 UPLOADED = 3 * 3600.0  # seconds
 NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
@@ -38,15 +40,18 @@ def file_name(step: int, data: bytes | memoryview, suffix: str) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether a file has the content that its name promises."""
-    match = NAME.fullmatch(path.name)
-    if not match:
+    """Tell whether a file has the content that its name promises; OSError if it can't be read."""
+    if not (match := NAME.fullmatch(path.name)):
         return False
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16] == match[2]
-    except OSError:
+        return retry(lambda: _digest_of(path), at=path) == match[2]
+    except FileNotFoundError:
         return False
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def step_of(path: Path) -> int:
@@ -55,12 +60,12 @@ def step_of(path: Path) -> int:
 
 
 def candidates(folder: Path, suffix: str = "pt") -> list[Path]:
-    """List the files of a folder that are named as saves, the newest first, unverified."""
-    try:
-        found = [p for p in folder.iterdir() if NAME.fullmatch(p.name) and p.suffix[1:] == suffix]
-    except OSError:
-        return []
-    return sorted(found, key=lambda p: p.name, reverse=True)
+    """List the files of a folder that are named as saves, the newest first, unverified.
+
+    Raises OSError where the folder can't be listed, but not if it isn't there.
+    """
+    found = (match for name in names(folder) if (match := NAME.fullmatch(name)))
+    return sorted((folder / m[0] for m in found if m[3] == suffix), reverse=True)
 
 
 def write_durably(path: Path, data: bytes | memoryview) -> None:
@@ -77,25 +82,53 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise
 
 
-def retry(work: Callable[[], Result]) -> Result:
-    """Do something again while the file system fails, a few times."""
-    for wait in WAITS:
-        try:
-            return work()
-        except OSError as error:
-            if error.errno not in PASSING:
-                raise
-        time.sleep(wait)
-    return work()
+def write_result(path: Path, data: bytes) -> None:
+    """Write a file that was asked for; GradlabError where that can't be done."""
+    try:
+        retry(lambda: write_durably(path, data))
+    except OSError as error:
+        raise GradlabError(
+            f"{path} can't be written: {error}.\n"
+            "Make room or permission there, then give the same command again.",
+            exit_code=1,
+        ) from error
+
+
+def retry(
+    work: Callable[[], Result], waits: Sequence[float] = WAITS, at: Path | None = None
+) -> Result:
+    """Do something again while the file system fails, a few times.
+
+    The error that is raised names `at` where the kernel named no file.
+    """
+    try:
+        for wait in waits:
+            try:
+                return work()
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+            time.sleep(wait)
+        return work()
+    except OSError as error:
+        if at and error.filename is None:
+            error.filename = str(at)
+        raise
 
 
 def read_text(path: Path) -> str:
     """Read a text, trying again while the file system fails."""
-    return retry(lambda: path.read_text("utf-8"))
+    return retry(lambda: path.read_text("utf-8"), at=path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file, trying again while the file system fails."""
+    return retry(path.read_bytes, at=path)
 
 
 def names(folder: Path) -> list[str]:
@@ -104,6 +137,11 @@ def names(folder: Path) -> list[str]:
         return retry(lambda: os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def exists(path: Path) -> bool:
+    """Tell whether a file or folder is there; OSError where that can't be told."""
+    return retry(path.exists, at=path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -120,19 +158,27 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that died have left behind in a folder."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    """Remove what writers that died have left behind in a folder, as far as that works."""
+    with suppress(OSError):
+        for name in names(folder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                retry((folder / name).unlink, SHORT)
 
 
 def remove(path: Path) -> None:
     """Delete a file, emptied first: what Google Drive moves to its trash fills the quota."""
     try:
-        if path.stat().st_nlink < 2:  # else somebody holds it who is about to read it
-            os.truncate(path, 0)
-        path.unlink()
+        retry(lambda: _remove(path), SHORT)
+    except FileNotFoundError:
+        pass  # it went at a try that seemed to fail
     except OSError as error:
         note(f"! {path} could not be removed: {error}")
+
+
+def _remove(path: Path) -> None:
+    if path.stat().st_nlink < 2:  # else somebody holds it who is about to read it
+        os.truncate(path, 0)
+    path.unlink()
 
 
 def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
@@ -160,11 +206,15 @@ def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
 
 def prepare(folder: Path) -> Path:
     """Make a folder and try to write in it; GradlabError where that can't be done."""
-    probe = folder / f".probe.{os.getpid()}.tmp"
-    try:
+    probe = folder / f".probe.{os.getpid()}.tmp"  # swept, if this process dies
+
+    def try_it() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(probe, b"can this folder be written?")
         probe.unlink()
+
+    try:
+        retry(try_it)
     except OSError as error:
         raise GradlabError(
             f"Nothing can be written to {folder}: {error.strerror}.\n"

@@ -14,24 +14,28 @@ import errno
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from . import session
-from .errors import GradlabError, note
+from .errors import GradlabError, note, reason
 from .files import (
     candidates,
+    exists,
     file_name,
     is_whole,
     names,
     outdated,
+    read_bytes,
     remove,
-    retry,
     step_of,
     write_durably,
 )
+from .record import CHECKSUM, METRICS
 
 SAVES = "saves"
-METRICS = "metrics.jsonl"
+HELD = ".held"  # of the folder of saves: what is being copied
+EVENTS = "tensorboard"
 TRIES = (0.0, 1.0, 4.0)  # seconds to wait before each try
 
 
@@ -66,7 +70,6 @@ class Mirror:
 
     def _restore(self) -> None:
         local = next((step_of(p) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
-        names(self.kept / SAVES)  # fails where the storage does: then nothing is there for now
         found, metrics = (candidates(self.kept / SAVES, suffix) for suffix in ("pt", "jsonl"))
         recorded = next((step_of(path) for path in metrics if is_whole(path)), -1)
         # One without its metrics, which were not uploaded, is the last choice.
@@ -85,7 +88,7 @@ class Mirror:
         found = candidates(self.kept / SAVES, "jsonl")
         for path in sorted(found, key=lambda p: (step_of(p) >= step, p.name), reverse=True):
             if is_whole(path):
-                write_durably(self.work / METRICS, retry(path.read_bytes))
+                write_durably(self.work / METRICS, read_bytes(path))
                 return
 
     def notify(self) -> None:
@@ -113,8 +116,9 @@ class Mirror:
                 try:
                     self._copy_all(final=self._end.is_set())
                     return True
-                except OSError as error:
-                    failure = error
+                # A copy may need more memory than there is; the next one may not.
+                except Exception as error:
+                    failure = reason(error)
         note(f"! {self.kept} could not be brought up to date: {failure}. Training goes on.")
         return False
 
@@ -123,25 +127,58 @@ class Mirror:
         (self.kept / SAVES).mkdir(parents=True, exist_ok=True)
         self._copy_newest_save()
         for path in sorted(self.work.rglob("*")):
-            if path.name.startswith(".") or path.parent.name == SAVES or not path.is_file():
+            name = path.relative_to(self.work)
+            if path.name.startswith(".") or name.parts[0] == SAVES or not path.is_file():
                 continue
             # While the run goes on, its metrics travel beside each save.
-            if final or path.name != METRICS:
-                self._copy_changed(str(path.relative_to(self.work)))
+            if final or path.name not in (METRICS, CHECKSUM):
+                self._copy_changed(str(name))
+        self._remove_old_events()
 
     def _copy_newest_save(self) -> None:
-        newest = next((p for p in candidates(self.work / SAVES) if is_whole(p)), None)
         # A Drive that was mounted again may have lost what it had not uploaded.
-        self._whole = [path for path in self._whole if path.exists()]
-        if newest is None or self.kept / SAVES / newest.name in self._whole:
+        self._whole = [path for path in self._whole if exists(path)]
+        newest = self._hold()
+        if newest is None:
             return
         # Metrics first: a save that is there must find its metrics there.
-        lines = (self.work / METRICS).read_bytes()
+        lines = read_bytes(self.work / METRICS)
         metrics = self.kept / SAVES / file_name(step_of(newest), lines, "jsonl")
         _write(metrics, lines)
-        _write(self.kept / SAVES / newest.name, newest.read_bytes())
+        data = read_bytes(newest)
+        if file_name(step_of(newest), data, "pt") != newest.name:
+            raise OSError(errno.EIO, f"{newest} was removed while it was copied")
+        _write(self.kept / SAVES / newest.name, data)
         self._whole.insert(0, self.kept / SAVES / newest.name)
+        remove(newest)
         self._prune()
+
+    def _hold(self) -> Path | None:
+        """Hold the newest whole save by a name that nothing else removes; None if it was copied.
+
+        A storage may be so slow that training makes and removes several saves meanwhile.
+        """
+        held = self.work / SAVES / HELD
+        held.mkdir(parents=True, exist_ok=True)
+        for path in candidates(held):
+            remove(path)  # of a copy that failed: there is a newer one by now, or the same
+        for path in candidates(self.work / SAVES):
+            if self.kept / SAVES / path.name in self._whole:
+                return None
+            with suppress(FileNotFoundError):  # removed at this moment, for there are newer ones
+                _link(path, held / path.name)
+                if is_whole(held / path.name):
+                    return held / path.name
+                remove(held / path.name)
+        return None
+
+    def _remove_old_events(self) -> None:
+        """Remove the events of a session whose last steps were lost: they are recorded anew."""
+        if exists(self.kept / EVENTS):
+            current = names(self.work / EVENTS)
+            for name in names(self.kept / EVENTS):
+                if current and name not in current:
+                    remove(self.kept / EVENTS / name)
 
     def _prune(self) -> None:
         if len(self._whole) < 2:
@@ -160,9 +197,9 @@ class Mirror:
         source = self.work / name
         state = source.stat()
         version = (state.st_mtime_ns, state.st_size)
-        if self._copied.get(name) == version and (self.kept / name).exists():
+        if self._copied.get(name) == version and exists(self.kept / name):
             return
-        data = source.read_bytes()
+        data = read_bytes(source)
         (self.kept / name).parent.mkdir(parents=True, exist_ok=True)
         _write(self.kept / name, data)
         self._copied[name] = version
@@ -170,11 +207,21 @@ class Mirror:
 
 def _copy(source: Path, target: Path) -> bool:
     """Copy a save to the fast disk; tell whether it was whole."""
-    write_durably(target, retry(source.read_bytes))
+    write_durably(target, read_bytes(source))
     if is_whole(target):
         return True
     target.unlink()
     return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        write_durably(target, read_bytes(source))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """How far a run is: a bar in a terminal, a plain line now and then everywhere else.
 
-Promises: shows loss, rate, what is left to do and when the session ends.
+Promises: shows loss, rate, what is left to do and when the session ends; where nothing can be
+shown, as on a full disk or a terminal that is gone, the work goes on.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -28,6 +30,10 @@ class Progress:
 
     def update(self, step: int, epoch: int, loss: float) -> None:
         """Show the state after a step (from 1) of an epoch (from 1)."""
+        with suppress(OSError, ValueError):
+            self._show(step, epoch, loss)
+
+    def _show(self, step: int, epoch: int, loss: float) -> None:
         facts = [f"epoch {epoch}", f"loss {loss:.4f}"]
         if self.ends is not None:
             facts.append(f"session ends in {clock(self.ends - time.time())}")
@@ -50,8 +56,9 @@ class Progress:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
+        with suppress(OSError, ValueError):
+            if self._bar is not None:
+                self._bar.close()
 
 
 def clock(seconds: float) -> str:

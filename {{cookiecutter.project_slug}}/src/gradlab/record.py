@@ -1,91 +1,78 @@
 """What a run measured: metrics.jsonl, TensorBoard events and curves.png.
 
 Promises: metrics.jsonl holds each step once, in order, and nothing that differs between two
-runs with the same seed; TensorBoard shows the same steps. After an interruption both go on
-from the step that was saved: what came after it is cut off, what could not be written yet
-travels in the checkpoint. A write that fails warns and is made up for later.
+runs with the same seed; TensorBoard shows the same steps, whatever the machines' clocks say.
+After an interruption both go on from the step that was saved: what came after it is cut off, what
+could not be written yet travels in the checkpoint, with the checksums of both. Where one of them
+is damaged it is made anew from the other. A write that fails warns and is made up for later.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import time
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import note
-from .files import remove
+from .appender import Appender
+from .errors import GradlabError, note, only_observing
+from .events import Events
+from .files import SHORT, exists, read_bytes, retry, write_durably
 
 Values = dict[str, float]
 State = dict[str, Any]
-EVENTS = ("events", "events_offset")
-
-
-class Appender:
-    """A file that only grows, from an offset up to which it is known to be right."""
-
-    def __init__(self, path: Path, offset: int = 0, tail: bytes = b"") -> None:
-        self.path = path
-        self.offset = offset
-        self.pending = tail
-        self._failing = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._handle, offset)
-
-    def append(self, data: bytes) -> None:
-        """Add data at the end, in memory until the next flush."""
-        self.pending += data
-
-    def flush(self) -> None:
-        """Write what is pending; where that fails, keep it for the next time and warn."""
-        try:
-            while self.pending:
-                # At an explicit place, so that half a write is overwritten the next time.
-                written = os.pwrite(self._handle, self.pending, self.offset)
-                self.offset += written
-                self.pending = self.pending[written:]
-            self._failing = False
-        except OSError as error:
-            # Once for each time that it fails, not at every try.
-            if not self._failing:
-                note(f"! {self.path} could not be written: {error}. Kept in memory until it can.")
-            self._failing = True
-
-    def sync(self) -> None:
-        """Flush, and make what was written survive a crash of the machine."""
-        self.flush()
-        try:
-            os.fsync(self._handle)
-        except OSError as error:
-            note(f"! {self.path} could not be synced: {error}.")
-
-    def close(self) -> None:
-        """Flush and close."""
-        self.flush()
-        os.close(self._handle)
+METRICS = "metrics.jsonl"
+CHECKSUM = "metrics.checksum"
 
 
 class Record:
-    """The metrics of a run in its folder, begun or, from a saved state, continued."""
+    """The metrics of a run in its folder, begun or, from a saved state, continued.
+
+    Raises OSError where what was recorded before can't be read or cut.
+    """
 
     def __init__(self, folder: Path, state: State | None = None) -> None:
-        self.path = folder / "metrics.jsonl"
-        offset, tail = _position(self.path, state)
-        # Steps that are lost with the session that died, as far as they are known.
-        self.undone = max(0, _lines_after(self.path, offset) - tail.count(b"\n"))
-        self._events = Events(folder / "tensorboard", self.path, state)
-        self._lines = Appender(self.path, offset, tail)
+        self.path = folder / METRICS
         self._step = state["step"] if state else 0
+        self._events = Events(folder / "tensorboard", (state or {}).get("events", []), self._step)
+        data = read_bytes(self.path) if state and exists(self.path) else b""
+        offset, tail, checksum = 0, b"", 0
+        if state:
+            offset, tail = state["offset"], state["tail"].encode()
+            checksum = state.get("checksum", zlib.crc32(tail, zlib.crc32(data[:offset])))
+        # Steps that are lost with the session that died, as far as they are known.
+        self.undone = max(0, data[offset:].count(b"\n") - tail.count(b"\n"))
+        data = data[:offset]
+        if len(data) < offset or zlib.crc32(tail, zlib.crc32(data)) != checksum:
+            data, tail = self._mend(data, tail, checksum)
+        self._events.take_up(parse(data + tail))
+        self._lines = Appender(self.path, len(data), tail, checksum)
+        retry(self._lines.open, at=self.path)
+        self._seal()
+
+    def _mend(self, data: bytes, tail: bytes, checksum: int) -> tuple[bytes, bytes]:
+        """Make lines that are damaged or lost anew from TensorBoard's files, if those are whole."""
+        made = b""
+        with only_observing("The files of TensorBoard could not be read"):
+            made = b"".join(map(_line, self._events.recorded()))
+        if zlib.crc32(made) == checksum:
+            retry(lambda: write_durably(self.path, made))
+            note(f"! {self.path} was damaged: made anew from the files of TensorBoard.")
+            return made, b""
+        note(
+            f"! {self.path} is damaged or lost its last lines, and TensorBoard's files can't mend "
+            "it. Training goes on and ends with the same model; its curves may lack or misstate "
+            "steps."
+        )
+        return data[: data.rfind(b"\n") + 1], tail
 
     def add(self, step: int, epoch: int, values: Values) -> None:
         """Record the values of a step (from 1), in memory until the next flush."""
-        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
-        line = json.dumps({"step": step, "epoch": epoch, **rounded})
-        self._lines.append(line.encode() + b"\n")
-        self._events.add(step, rounded)
+        with only_observing(f"Step {step} could not be recorded"):
+            rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+            self._lines.append(_line({"step": step, "epoch": epoch, **rounded}))
+            self._events.add(step, {"epoch": epoch, **rounded})
         self._step = step
 
     def flush(self) -> None:
@@ -97,117 +84,74 @@ class Record:
         """Give what a checkpoint needs to go on from here: plain values."""
         self._lines.sync()
         self._events.flush()
+        self._seal()
         return {
             "step": self._step,
             "offset": self._lines.offset,
             "tail": self._lines.pending.decode(),
-            **self._events.state(),
+            "checksum": self._lines.checksum,
+            "events": self._events.state(),
         }
+
+    def _seal(self) -> None:
+        """Write the checksum beside the lines, for whoever reads them later."""
+        if self._lines.pending:
+            return
+        text = f"{self._lines.offset} {self._lines.checksum:08x}\n"
+        path = self.path.with_name(CHECKSUM)
+        with only_observing(f"{path} could not be written"):
+            retry(lambda: write_durably(path, text.encode()), SHORT)
 
     def close(self) -> None:
         """Flush and close the files."""
         self._lines.close()
         self._events.close()
+        self._seal()
 
 
-def _position(path: Path, state: State | None) -> tuple[int, bytes]:
-    """Find where to go on in metrics.jsonl, and what is still to be written there."""
-    if state is None:
-        return 0, b""
-    size = path.stat().st_size if path.exists() else 0
-    tail = state["tail"].encode()
-    if size >= state["offset"]:
-        return state["offset"], tail
-    note(f"! {path} lost its last {state['offset'] - size} bytes, and the steps in them.")
-    return (path.read_bytes().rfind(b"\n") + 1 if size else 0), tail
+def _line(values: Values) -> bytes:
+    return json.dumps(values).encode() + b"\n"
 
 
-def _lines_after(path: Path, offset: int) -> int:
-    """Count the lines, a step each, that a session recorded after its last save, and died."""
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        file.seek(offset)
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+def parse(data: bytes) -> list[Values]:
+    """Read lines of metrics.jsonl; what is none, because it was damaged, is left out."""
+    found = []
+    for line in data.splitlines():
+        with suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and {"step", "epoch"} <= values.keys():
+                found.append(values)
+    return found
 
 
-def read(path: Path, start: int = 0, end: int | None = None) -> tuple[list[Values], int]:
-    """Read the whole lines of metrics.jsonl between two offsets; give also where they end."""
-    if not path.exists():
+def read(path: Path, start: int = 0) -> tuple[list[Values], int]:
+    """Read the whole lines of metrics.jsonl from an offset on; give also where they end."""
+    if not exists(path):
         return [], start
     with path.open("rb") as file:
         file.seek(start)
-        data = file.read(-1 if end is None else end - start)
+        data = file.read()
     data = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in data.splitlines()], start + len(data)
+    return parse(data), start + len(data)
 
 
-class Events:
-    """TensorBoard's event files: a new one for each session, the earlier ones cut and kept."""
+def read_checked(folder: Path) -> list[Values]:
+    """Read the metrics of a run as of its last save.
 
-    def __init__(self, folder: Path, lines: Path, state: State | None) -> None:
-        self._folder = folder
-        self._file: Appender | None = None  # made with the first event
-        self._step = state["step"] if state else 0
-        self._saved = {name: state[name] for name in EVENTS} if state else {}
-        if not self._cut(folder, state) and state:
-            for known in read(lines, end=state["offset"])[0]:
-                self.add(int(known.pop("step")), known)
-
-    def _cut(self, folder: Path, state: State | None) -> bool:
-        """Remove all events after the saved step; tell whether those before it are there."""
-        known = sorted(folder.glob("events.out.tfevents.*"))
-        last = folder / state["events"] if state else None
-        offset = state["events_offset"] if state else -1
-        whole = last is not None and last.exists() and 0 <= offset <= last.stat().st_size
-        for path in known:
-            if not whole or path.name > str(last and last.name):
-                remove(path)
-        if whole and last:
-            os.truncate(last, offset)
-        return whole
-
-    def add(self, step: int, values: Values) -> None:
-        """Record the values of a step as scalars."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        scalars = [Summary.Value(tag=name, simple_value=v) for name, v in values.items()]
-        self._write(step=step, summary=Summary(value=scalars))
-
-    def _write(self, **fields: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        buffer = io.BytesIO()
-        event = Event(wall_time=time.time(), **fields)
-        RecordWriter(buffer).write(event.SerializeToString())
-        (self._file or self._open()).append(buffer.getvalue())
-
-    def _open(self) -> Appender:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-
-        name = f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}"
-        self._file = Appender(self._folder / name)
-        self._write(file_version="brain.Event:2")
-        if self._step:
-            # Makes a TensorBoard that is open forget the steps that are done again.
-            start = SessionLog(status=SessionLog.START)
-            self._write(step=self._step + 1, session_log=start)
-        return self._file
-
-    def flush(self) -> None:
-        """Hand the events to the operating system."""
-        if self._file:
-            self._file.flush()
-
-    def state(self) -> State:
-        """Give the last file and how far it is whole; events that failed are made anew."""
-        if not self._file:
-            return self._saved
-        offset = -1 if self._file.pending else self._file.offset
-        return dict(zip(EVENTS, (self._file.path.name, offset), strict=True))
-
-    def close(self) -> None:
-        """Flush and close the file."""
-        if self._file:
-            self._file.close()
+    Raises GradlabError where they are not what was recorded, and OSError if they can't be read.
+    """
+    path, beside = folder / METRICS, folder / CHECKSUM
+    data = read_bytes(path)
+    if not exists(beside):
+        note(f"! There is no {CHECKSUM} beside {path}: read unchecked.")
+        return parse(data)
+    size, _, checksum = read_bytes(beside).decode("utf-8", "replace").strip().partition(" ")
+    if size.isdecimal():
+        data = data[: int(size)]
+    if f"{len(data)} {zlib.crc32(data):08x}" != f"{size} {checksum}":
+        raise GradlabError(
+            f"{path} is damaged: it is not what was recorded, by {beside}.\n"
+            "Give the run's training command again, which mends it if it can, or take a copy.",
+            exit_code=1,
+        )
+    return parse(data)

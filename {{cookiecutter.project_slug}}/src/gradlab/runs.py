@@ -15,6 +15,8 @@ import re
 import shutil
 import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,24 @@ from . import session
 from .checkpoint import Store
 from .command import flat
 from .curves import Curves
-from .errors import GradlabError, note
-from .files import prepare, write_durably
-from .mirror import SAVES, Mirror
+from .errors import GradlabError, note, only_observing
+from .files import (
+    SHORT,
+    candidates,
+    exists,
+    prepare,
+    read_bytes,
+    retry,
+    step_of,
+    sweep,
+    write_durably,
+)
+from .mirror import EVENTS, SAVES, Mirror
 from .record import Record
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What file systems say that have no locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
 
@@ -47,10 +61,21 @@ def places(project: str, name: str) -> tuple[Path, Path]:
 def find(project: str, name: str, file: str, advice: str) -> Path:
     """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
     work, kept = places(project, name)
-    for folder in (work, kept):
-        if (folder / file).is_file():
-            return folder / file
+    try:
+        # Another machine may have carried on what this one has begun.
+        for folder in sorted((work, kept), key=_newest, reverse=True):
+            if exists(folder / file):
+                return folder / file
+    except OSError as error:
+        raise GradlabError(
+            f"The run in {kept} can't be read: {error}.\nGive the same command again when it can.",
+            exit_code=1,
+        ) from error
     raise GradlabError(f"There is no {file} in {kept}: {advice}")
+
+
+def _newest(folder: Path) -> int:
+    return max(map(step_of, candidates(folder / SAVES)), default=-1)
 
 
 class Run:
@@ -62,6 +87,7 @@ class Run:
         self.settings = settings
         self.step = 0
         self.state: State | None = None
+        self.later: dict[str, Callable[[], bytes]] = {}
         self.store = Store(work / SAVES, seconds)
         self.mirror = Mirror(work, kept) if work != kept else None
 
@@ -73,6 +99,7 @@ class Run:
         if saved:
             self._compare(saved["settings"])
             self.step, self.state = saved["step"], saved["state"]
+        self.opened_at = self.step
         self.record = Record(self.work, saved["record"] if saved else None)
         self.curves = Curves(self.record.path, self.work / "curves.png")
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
@@ -91,9 +118,12 @@ class Run:
             )
 
     def save(self, step: int, state: State) -> bool:
-        """Save the run as of a step; tell whether that worked."""
-        saved = {"step": step, "settings": self.settings, "state": state}
-        done = self.store.save(step, {**saved, "record": self.record.state()}) is not None
+        """Save the run as of a step, with what was to be written; tell whether that worked."""
+        with self.store.counted():
+            for file in [name for name, data in self.later.items() if self.write(name, data())]:
+                del self.later[file]
+            saved = {"step": step, "settings": self.settings, "state": state}
+            done = self.store.save(step, {**saved, "record": self.record.state()}) is not None
         if done:
             self.step = step
             if self.mirror:
@@ -103,24 +133,26 @@ class Run:
     def write(self, name: str, data: bytes) -> bool:
         """Write a small file of the run; a failure warns and is told."""
         try:
-            write_durably(self.work / name, data)
+            retry(lambda: write_durably(self.work / name, data), SHORT)
             return True
         except OSError as error:
             note(f"! {self.work / name} could not be written: {error}.")
             return False
 
+    def write_later(self, name: str, data: Callable[[], bytes]) -> None:
+        """Write a file of the run with the next save, in whose share of the time it counts."""
+        self.later[name] = data
+
     def draw(self) -> None:
         """Bring curves.png up to date; a failure warns."""
         self.record.flush()
-        try:
+        with only_observing(f"{self.curves.picture} could not be drawn"):
             self.curves.draw()
-        except OSError as error:
-            note(f"! {self.curves.picture} could not be drawn: {error}.")
 
     def finish(self, step: int, files: dict[str, bytes]) -> None:
         """Leave the results beside the last step's save; GradlabError if one is missing."""
+        missing = [name for name, data in files.items() if not self._finish(name, data)]
         self.draw()
-        missing = [name for name, data in files.items() if not self.write(name, data)]
         if self.step < step:
             missing.append(f"the save of step {step:,}")
         if not self._close() or missing:
@@ -130,6 +162,13 @@ class Run:
                 "Make room or mount it again, then give the same command once more.",
                 exit_code=1,
             )
+
+    def _finish(self, name: str, data: bytes) -> bool:
+        """Write a result, and say so if another one was in its place; tell whether that worked."""
+        with suppress(OSError):
+            if self.step == self.opened_at and read_bytes(self.work / name) != data:
+                note(f"! {self.work / name} was damaged: written anew.")
+        return self.write(name, data)
 
     def stop(self, step: int, total: int) -> None:
         """Part before the end; GradlabError unless all that is done is saved."""
@@ -151,14 +190,28 @@ def open_run(project: str, name: str, settings: State, fresh: bool, seconds: flo
     """Open a run under its name, alone, and take up what it has saved.
 
     `settings` are the plain values that decide its result. Raises GradlabError where the
-    storage can't be written, another process trains the run, or its settings are others.
+    storage can't be read or written, another process trains the run, or its settings are others.
     """
     work, kept = places(project, name)
+    try:
+        return _open(work, kept, name, settings, fresh, seconds)
+    except OSError as error:
+        raise GradlabError(
+            f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
+            "same command again when that works; --name starts another run.\nIf a file can't be "
+            "read for good, move it away: then the run goes on from what was kept before it.",
+            exit_code=1,
+        ) from error
+
+
+def _open(work: Path, kept: Path, name: str, settings: State, fresh: bool, seconds: float) -> Run:
     _lock(prepare(work.parent) / f".{name}.lock", name)
     if fresh:
         for folder in {work, kept}:
             _move_aside(folder)
     prepare(work / SAVES)
+    for folder in {work, work / EVENTS, kept, kept / SAVES}:
+        sweep(folder)
     run = Run(work, kept, settings, seconds)
     run.resume()
     return run
@@ -166,32 +219,46 @@ def open_run(project: str, name: str, settings: State, fresh: bool, seconds: flo
 
 def _lock(path: Path, name: str) -> None:
     """Lock a run for this process until it ends, however it ends."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    holder = ""
+    handle = retry(lambda: os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
     try:
         # Not flock: loader workers would inherit it and hold it after their parent's death.
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        retry(lambda: _try_lock(handle), at=path)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
+        if error.errno in NO_LOCKS:
             note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
             return
-        holder = os.read(handle, 500).decode() or "another process"
+        if error.errno != errno.EACCES:
+            raise
+        with suppress(OSError):
+            holder = os.read(handle, 500).decode("utf-8", "replace")
         raise GradlabError(
-            f"The run '{name}' is being trained by {holder}.\n"
+            f"The run '{name}' is being trained by {holder or 'another process'}.\n"
             "Wait for it or stop it, or start another run with --name."
         ) from None
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
+    text = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+    with suppress(OSError):  # only for the message above
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
+
+
+def _try_lock(handle: int) -> None:
+    """Take the lock; EACCES where another process has it, by whichever number that is told."""
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
 
 
 def _move_aside(folder: Path) -> None:
     """Keep the earlier run as <name>~, which no run can be called, for the one before it."""
-    if not folder.exists():
+    if not exists(folder):
         return
     aside = folder.with_name(f"{folder.name}~")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        os.replace(folder, aside)
+        retry(lambda: os.replace(folder, aside))
     except OSError as error:
         raise GradlabError(
             f"The earlier run in {folder} can't be moved aside: {error.strerror}.\n"

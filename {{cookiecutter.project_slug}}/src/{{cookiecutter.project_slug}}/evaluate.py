@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
-from gradlab import devices, keyed, runs
+from gradlab import devices, keyed, runs, weightfile
 from gradlab.curves import confusion_matrix
-from gradlab.files import prepare, write_durably
+from gradlab.errors import only_observing
+from gradlab.files import prepare, write_result
 from gradlab.loader import Loader
 from gradlab.weights import load_weights
 
@@ -43,10 +43,12 @@ def evaluate(config: EvaluateConfig) -> int:
         "confusion_matrix": counts.tolist(),
     }
     report = output / "evaluation.json"
-    write_durably(report, json.dumps(result, indent=2).encode() + b"\n")
-    confusion_matrix(counts, LABELS, output / "confusion_matrix.png")
+    write_result(report, json.dumps(result, indent=2).encode() + b"\n")
+    picture = output / "confusion_matrix.png"
+    with only_observing(f"{picture} could not be drawn"):
+        confusion_matrix(counts, LABELS, picture)
     print(f"{source}: {accuracy(counts):.2%} of {counts.sum()} test examples right.")
-    print(f"{report}\n{output / 'confusion_matrix.png'}")
+    print(f"{report}\n{picture}")
     return 0
 
 
@@ -54,9 +56,8 @@ def load_best(name: str) -> tuple[Path, nn.Module]:
     """Load the best model of a run, as built by the settings it was trained with."""
     advice = f"train first, with: python -m {PROJECT} train --name {name}"
     path = runs.find(PROJECT, name, "best.safetensors", advice)
-    with safe_open(path, framework="pt") as file:
-        settings = json.loads(file.metadata()["settings"])
-        saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    again = f"To write it anew from the newest save: python -m {PROJECT} train --name {name}"
+    saved, settings = weightfile.unpack(path, again)
     network = build(ModelConfig(**settings["model"]))
     load_weights(network, saved, path)
     return path, network

@@ -9,18 +9,16 @@ was cut off any number of times ends with the bytes of one that never was.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sized
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save as safetensors
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gradlab import devices, keyed, runs, session, signals
+from gradlab import devices, keyed, runs, session, signals, weightfile
 from gradlab.errors import GradlabError, note
 from gradlab.loader import Loader, LoaderError
 from gradlab.progress import Progress
@@ -254,16 +252,16 @@ class Trainer:
             extra = values if values and step + 1 == self.step else {}
             run.record.add(step + 1, step // self.per_epoch + 1, {**line, **extra})
         epoch = (self.step - 1) // self.per_epoch + 1
-        if values:
-            run.draw()
-            if self.best["epoch"] == epoch:
-                run.write("best.safetensors", self._file(run, self.best["weights"]))
+        if values and self.best["epoch"] == epoch:
+            run.write_later("best.safetensors", lambda: self._file(run, self.best["weights"]))
         run.record.flush()
         self.progress.update(self.step, epoch, shown)
         ended = time.time() >= self.ends or self.step == self.total
         stop = stop or ended or bool(self.asked)
         if stop or run.store.due:
             run.save(self.step, self._state())
+        if values:
+            run.draw()
         return stop
 
     def _save_what_is_done(self) -> None:
@@ -314,5 +312,4 @@ class Trainer:
         note("  model.safetensors best.safetensors metrics.jsonl curves.png tensorboard/")
 
     def _file(self, run: runs.Run, weights: Weights) -> bytes:
-        # One entry only: the format does not keep the order of several.
-        return safetensors(weights, {"settings": json.dumps(run.settings, sort_keys=True)})
+        return weightfile.pack(weights, run.settings)
