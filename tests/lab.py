@@ -10,14 +10,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from .services.processes import fresh_signals
+from . import warm
 
 # A run of a second or two: loader workers, augmentation and dropout as in the default one.
 SMALL = [
@@ -89,22 +89,13 @@ class Lab:
     def folder(self, name: str = "default") -> Path:
         return self.storage / "runs" / name
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Any:
         """Start a Python module of the project in a process group of its own."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
         # One thread: many tests share the cores, and the number of threads alters the bits.
         clean |= {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
         env = {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}
-        with fresh_signals():
-            return subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=self.project,
-                env=env,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        return warm.start(warm.TRAINING, arguments, self.project, env)
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run a module to its end and give what it printed; the exit code must be as expected."""

@@ -10,9 +10,11 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from .. import warm
 from ..lab import Judged
 from ..services.processes import fresh_signals
 
@@ -52,11 +54,13 @@ class Project(Judged):
         """Give the command line of `gradlab`."""
         return [sys.executable, "-m", "gradlab", *arguments]
 
-    def start(self, *arguments: str, nohup: bool = False, **env: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, nohup: bool = False, **env: str) -> Any:
         """Start `gradlab` in a process group of its own."""
+        if not nohup:
+            return warm.start(warm.KIT, ("gradlab", *arguments), self.root, self.env | env)
         with fresh_signals():
             return subprocess.Popen(
-                ["nohup"] * nohup + self.command(*arguments),
+                ["nohup", *self.command(*arguments)],
                 cwd=self.root,
                 env=self.env | env,
                 stdout=subprocess.PIPE,
@@ -67,14 +71,7 @@ class Project(Judged):
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `gradlab` to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.root,
-            env=self.env | env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return warm.run(warm.KIT, ("gradlab", *arguments), self.root, self.env | env, timeout=120)
 
     def states(self, output: str) -> dict[str, str]:
         """Read the jobs' states from the table at the end."""

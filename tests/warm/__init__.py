@@ -1,0 +1,198 @@
+"""Modules run as `python -m` runs them, without the seconds in which libraries are imported.
+
+A command whose environment sets what Python reads when it starts is started the usual way.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+SERVER = Path(__file__).with_name("server.py")
+# What training loads, and what the kit's other commands do.
+KIT = ("tyro", "yaml", "jsonschema", "tqdm", "tomllib", "graphlib", "concurrent.futures")
+TRAINING = (
+    *KIT,
+    *("torch", "torch.distributed.run", "torch.utils.data", "torch.nn.parallel"),
+    *("numpy", "scipy.ndimage", "sklearn.datasets", "sklearn.model_selection", "safetensors.torch"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg"),
+    *("tensorboard.compat.proto.event_pb2", "tensorboard.compat.proto.summary_pb2"),
+    "tensorboard.summary.writer.record_writer",
+)
+AT_START = re.compile(r"PYTHON(?!PATH$|UNBUFFERED$).*|LC_.*|LANG|LANGUAGE|LD_.*|OMP_.*|MALLOC_.*")
+
+
+def start(
+    modules: tuple[str, ...],
+    arguments: tuple[str, ...],
+    folder: Path,
+    env: Mapping[str, str],
+    apart: bool = False,
+) -> Any:
+    """Start a module in a session of its own, as subprocess.Popen does; its output is text.
+
+    `apart` gives what it writes to standard error by itself.
+    """
+    if _differs(env):
+        error = subprocess.PIPE if apart else subprocess.STDOUT
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=folder,
+            env=dict(env),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=error,
+            start_new_session=True,
+        )
+    return Process(_server(modules), arguments, folder, env, apart)
+
+
+def _differs(env: Mapping[str, str]) -> bool:
+    def read_at_start(values: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in values.items() if AT_START.fullmatch(name)}
+
+    paths = env.get("PYTHONPATH", "").split(os.pathsep)
+    patched = any(Path(path, "sitecustomize.py").exists() for path in paths)
+    return patched or not read_at_start(env).items() <= read_at_start(_environment()).items()
+
+
+def _environment() -> dict[str, str]:
+    # One thread: many tests share the cores, and the number of threads alters the bits.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return clean | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@functools.cache
+def _server(modules: tuple[str, ...]) -> str:
+    folder = tempfile.mkdtemp(prefix="warm-")
+    path = f"{folder}/socket"
+    process = subprocess.Popen(
+        [sys.executable, "-P", str(SERVER), path, *modules],
+        env=_environment(),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    atexit.register(subprocess.run, ["rm", "-r", folder])
+    atexit.register(process.stdin.close)
+    assert process.stdout.readline() == "ready\n"
+    return path
+
+
+class Process:
+    """A command that runs, with what subprocess.Popen has of it."""
+
+    def __init__(
+        self,
+        server: str,
+        arguments: tuple[str, ...],
+        folder: Path,
+        env: Mapping[str, str],
+        apart: bool,
+    ) -> None:
+        self.args = arguments
+        self.returncode: int | None = None
+        command = {"arguments": arguments, "folder": str(folder), "env": dict(env)}
+        data = json.dumps(command).encode()
+        pipes = [os.pipe() for _ in range(1 + apart)]
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(server)
+        written = [pipe[1] for pipe in pipes]
+        socket.send_fds(self._connection, [len(data).to_bytes(8, "big")], written)
+        self._connection.sendall(data)
+        for file in written:
+            os.close(file)
+        opened: list[IO[str]] = [os.fdopen(pipe[0], encoding="utf-8") for pipe in pipes]
+        self.stdout, self.stderr = opened[0], opened[1] if apart else None
+        self._answers = self._connection.makefile()
+        self.pid = int(self._answers.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            self._connection.settimeout(timeout)
+            try:
+                answer = self._answers.readline()
+            except TimeoutError:
+                self._answers = self._connection.makefile()  # the old one reads no more
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
+            self.returncode = int(answer)
+            self._connection.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Give the exit code, None while it runs."""
+        try:
+            return self.wait(1e-4)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str | None]:
+        """Read all that is printed, wait for the end, and give it."""
+        streams = [stream for stream in (self.stdout, self.stderr) if stream]
+        read = ["" for _ in streams]
+
+        def take(number: int) -> None:
+            read[number] = streams[number].read()
+            streams[number].close()
+
+        threads = [threading.Thread(target=take, args=(n,), daemon=True) for n in range(len(read))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout)
+            if thread.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(timeout)
+        return read[0], read[1] if self.stderr else None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(15)
+
+    def kill(self) -> None:
+        self.send_signal(9)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+        for stream in (self.stdout, self.stderr):
+            if stream:
+                stream.close()
+
+
+def run(
+    modules: tuple[str, ...],
+    arguments: tuple[str, ...],
+    folder: Path,
+    env: Mapping[str, str],
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
+    """Run a module to its end, as subprocess.run does; killed when its time is up."""
+    process = start(modules, arguments, folder, env, apart=True)
+    try:
+        output, errors = process.communicate(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)

@@ -1,0 +1,122 @@
+"""A Python that has loaded what is slow to load, and becomes a command by a fork.
+
+    python -P server.py SOCKET MODULE...
+
+Each connection brings one command: its output's files, then its length and itself, as JSON. The
+answers are two lines: its process id, and its exit code once it has ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import suppress
+from typing import Any
+
+DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+HEAD = 8  # bytes that hold a command's length
+
+
+def serve(path: str, modules: list[str]) -> None:
+    for name in modules:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        print("ready", flush=True)
+        # Standard input ends with the tests.
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+            connection = listener.accept()[0]
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            head, files, _, _ = socket.recv_fds(connection, HEAD, 2)
+            if os.fork() == 0:
+                listener.close()
+                watch(connection, receive(connection, int.from_bytes(head, "big")), files)
+                os._exit(0)
+            for file in (*files, connection.detach()):
+                os.close(file)
+
+
+def receive(connection: socket.socket, size: int) -> Any:
+    data = b""
+    while len(data) < size:
+        data += connection.recv(size - len(data))
+    return json.loads(data)
+
+
+def watch(connection: socket.socket, command: dict[str, Any], files: list[int]) -> None:
+    """Start a command and tell how it ends: a process that is killed can't tell that itself."""
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        os._exit(become(command, files))
+    for file in files:
+        os.close(file)
+    with suppress(OSError):  # whoever asked may have gone
+        connection.sendall(f"{pid}\n".encode())
+    status = os.waitpid(pid, 0)[1]
+    with suppress(OSError):
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def become(command: dict[str, Any], files: list[int]) -> int:
+    """Run a module in this process as `python -m` does; give its exit code."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in zip((nothing, files[0], files[-1]), (0, 1, 2), strict=True):
+        os.dup2(source, target)
+    os.closerange(3, 256)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in DEFAULT:
+        signal.signal(number, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(command["env"])
+    os.chdir(command["folder"])
+    tempfile.tempdir = None
+    paths = filter(None, command["env"].get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:0] = [os.getcwd(), *map(os.path.abspath, paths)]
+    sys.argv = command["arguments"]
+    code = run(sys.argv[0])
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    return code
+
+
+def run(module: str) -> int:
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return 0
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        traceback.print_exc()
+    return 1
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2:])
