@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from gradlab.workflow.check import load
-from gradlab.workflow.show import to_mermaid
+from gradlab.workflow.show import to_mermaid, to_table
 from gradlab.workflow.spec import parse, read
 
 from .conftest import Project
@@ -93,6 +94,26 @@ def test_no_name_can_break_the_diagram(project: Project) -> None:
     assert all(re.fullmatch(f"    (?:{node}|{edge})", line) for line in lines), lines
     assert '["a#34;#93; --#62; b#123;#96;x#96;#125;#59;#60;i#62;#124;#35;35#59;<br/>' in lines[2]
     assert "1#46; list" in "".join(lines)
+
+
+def test_a_job_that_needs_thousands_is_shown_in_a_page_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    job = "uses: script@v1, with: {image: bash:5, script: ls /inputs /outputs}}"
+    lines = [f"  job-{i}: {{outputs: {{out-{i}: {{type: volume}}}}, {job}\n" for i in range(5000)]
+    needs = ", ".join(f"job-{i}" for i in range(5000))
+    inputs = ", ".join(f"out-{i}: job-{i}.outputs.out-{i}" for i in range(5000))
+    path.write_text(
+        f"jobs:\n{''.join(lines)}  last: {{needs: [{needs}], inputs: {{{inputs}}}, {job}\n"
+    )
+    spec = parse(read(path))
+    table = to_table(spec).splitlines()
+    assert sum(map(len, table)) < 1_000_000  # for 5,001 jobs
+    assert "job-0, job-1, " in table[-1]
+    assert "and 4,980 more" in table[-1]
+    assert max(map(len, table)) < 3000
+    diagram = to_mermaid(spec)
+    assert len(diagram) < 1_000_000
+    assert diagram.count("-->") == 5000
 
 
 def test_every_workflow_that_works_can_be_shown() -> None:

@@ -55,7 +55,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "size": (
         b"# much\n" * 1_500_000,
-        "1:1: error [unreadable] it is larger than 1,000,000 bytes; give the path of a workflow",
+        "1:1: error [unreadable] it is larger than 8,000,000 bytes; give the path of a workflow",
     ),
     "binary": (
         b"\x7fELF\x02\x01\x01\x00\x00",
@@ -171,6 +171,26 @@ def test_broken_yaml_is_explained(line: str, tmp_path: Path) -> None:
     found = check(path)
     assert any(each.severity == "error" for each in found)
     assert all(each.line <= len(line.splitlines()) + 1 for each in found)
+
+
+def test_more_values_than_a_workflow_can_need_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_VALUES", 1000)
+    path = tmp_path / "train.yaml"
+    path.write_text("jobs:\n" + "  - a\n" * 2000)
+    (found,) = check(path)
+    assert found.rule == "unreadable"
+    assert "more than 1,000 values; make several workflows of it" in str(found)
+
+
+def test_a_plain_file_of_thousands_of_jobs_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    script = "python train.py --seed " + "x" * 300
+    job = f"{{uses: script@v1, with: {{image: 'python:3.11', script: {script}}}}}\n"
+    path.write_text("jobs:\n" + "".join(f"  seed-{i}: {job}" for i in range(3200)))
+    assert path.stat().st_size > 1_000_000
+    assert len(parse(read(path)).jobs) == 3200
 
 
 def test_a_byte_order_mark_and_windows_lines_do_no_harm(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from .engines import choose
 from .jobs import Workshop
 from .journal import Content, Journal, Run
 from .outputs import Place
-from .report import Console, table
+from .report import Console, listed, table
 from .repository import Repository
 from .spec import Job, Port, Spec
 from .stop import Stop
@@ -212,7 +212,7 @@ def show(workshop: Workshop, selected: Sequence[Job]) -> None:
         inputs = [f"{name} ({_origin(workshop, port)})" for name, port in job.inputs.items()]
         outputs = [f"{name} ({port.ref or port.type})" for name, port in job.outputs.items()]
         verdict = "reused" if job.name in reused else "run"
-        rows.append((job.name, job.uses, ", ".join(inputs), ", ".join(outputs), verdict))
+        rows.append((job.name, job.uses, listed(inputs), listed(outputs), verdict))
     for line in table(rows):
         workshop.console.line(line)
 

@@ -22,7 +22,8 @@ import yaml
 from .document import START, Document, Mark, Place, Problem, SpecError, kind
 from .syntax import reword
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 8_000_000
+MAX_VALUES = 500_000  # of the file itself: some 8,000 jobs
 MAX_DEPTH = 100
 MAX_EXPANSION = 100_000  # values that aliases may stand for, all together
 MAX_NUMBER = 100  # characters; PyYAML takes quadratic time for a long number such as 1:00:00
@@ -112,8 +113,11 @@ class _Builder:
 
     def build(self) -> None:
         text, before = self.document.text, 0
-        for event in self.events():
+        for number, event in enumerate(self.events()):
             start, end = event.start_mark.index, event.end_mark.index
+            if number > MAX_VALUES:
+                message = f"it holds more than {MAX_VALUES:,} values"
+                raise self.refuse(start, "unreadable", message, "make several workflows of it")
             gap = text[before:start]
             if "\t" in gap and "\t" in _COMMENT.sub("", gap):
                 self.report(before + gap.index("\t"), "tab-separator", *_TAB_SEPARATOR)

@@ -22,6 +22,8 @@ from urllib.parse import quote
 
 LONGEST_LINE = 1 << 16
 TAIL = 15  # lines shown of a job that failed
+WIDEST = 60  # characters that a table's column is padded to: one long cell fills no others
+MOST_LISTED = 20  # words of a list in a table
 
 
 class Mask:
@@ -146,10 +148,18 @@ def last_state(line: str) -> str:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Set rows, the first of them the heading, in columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """Set rows, the first of them the heading, in columns; what is wide stands out by itself."""
+    widths = [min(max(len(row[i]) for row in rows), WIDEST) for i in range(len(rows[0]))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+    line = "-" * min(max(map(len, lines)), sum(widths) + 2 * len(widths))
+    return [lines[0], line, *lines[1:]]
+
+
+def listed(words: Sequence[str]) -> str:
+    """Give words as a list that stays readable: the first ones, and how many more there are."""
+    if len(words) <= MOST_LISTED + 1:
+        return ", ".join(words)
+    return f"{', '.join(words[:MOST_LISTED])} and {len(words) - MOST_LISTED:,} more"
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ import tyro
 
 from .. import session
 from .check import load
-from .report import table
+from .report import listed, table
 from .spec import Job, Port, Spec, find
 
 # What Mermaid or the Markdown in it could take for syntax, such as the list "1. ".
@@ -80,11 +80,11 @@ def _ordered(spec: Spec) -> list[Job]:
 def _row(job: Job) -> tuple[str, ...]:
     return (
         job.name,
-        ", ".join(job.needs),
+        listed(job.needs),
         job.uses,
         _machine(job),
-        ", ".join(map(_describe, job.inputs.values())),
-        ", ".join(map(_describe, job.outputs.values())),
+        listed([*map(_describe, job.inputs.values())]),
+        listed([*map(_describe, job.outputs.values())]),
     )
 
 
