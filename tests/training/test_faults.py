@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from gradlab.files import is_whole
 
-from ..lab import STEPS, Lab
+from ..lab import SMALL, STEPS, Lab
 
 
 def flip_a_byte(path: Path) -> None:
@@ -110,6 +111,20 @@ def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(lab: Lab, wh
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "could not be saved" in output and "Going on." in output
+
+
+def test_a_run_whose_last_save_failed_is_not_finished(lab: Lab) -> None:
+    # Room for all files but a save.
+    options = ("--epochs", "2", "--save-seconds", "999")
+    process = lab.start(lab.package, "train", *SMALL, *options)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (53_000, 53_000))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "File too large" in output and "Finished" not in output
+    assert f"does not hold all of it: the save of step {STEPS // 6}." in output
+    assert (lab.folder() / "model.safetensors").exists()
+    assert "Finished" in lab.train(*options)
+    assert len(lab.saves()) == 1
 
 
 def wait_until(reached: Callable[[], object], process: subprocess.Popen[str]) -> None:

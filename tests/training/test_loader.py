@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from torch.utils.data import Dataset
 from gradlab import loader
 from gradlab.keyed import KeyedDataset
 from gradlab.loader import Loader, LoaderError
+
+from ..lab import SMALL, Lab
 
 KIT = Path(loader.__file__).parents[1]
 BATCHES = [[(0, index) for index in range(start, start + 4)] for start in range(0, 40, 4)]
@@ -182,3 +185,50 @@ def test_shared_memory_that_is_too_small_is_named(example: str) -> None:
     )
     assert "shared memory is full (/dev/shm: 2 MiB" in done.stdout, done.stdout + done.stderr
     assert "--shm-size" in done.stdout and "--workers" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def breakable(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose data does what the variable BAD says, and that judges with workers, too."""
+    copy = tmp_path_factory.mktemp("breakable") / project.name
+    shutil.copytree(project, copy)
+    data, evaluate = (copy / "src" / project.name / name for name in ("data.py", "evaluate.py"))
+    text, line = data.read_text(), "        image = self.images[index]\n"
+    assert line in text
+    bad = "        import os, signal\n        exec(os.environ.get('BAD', ''))\n"
+    data.write_text(text.replace(line, bad + line))
+    evaluate.write_text(evaluate.read_text().replace("BATCH = 256", "BATCH = 16"))
+    return copy
+
+
+FAULTS = {
+    "if self.augmented and index == 700: raise ValueError('bad file')": (
+        "Example 700 of the training data (epoch 1) can't be loaded: ValueError: bad file"
+    ),
+    "if self.augmented and index == 700: os.kill(os.getpid(), signal.SIGKILL)": (
+        "was ended by SIGKILL. It was at: Example 700 of the training data (epoch 1)"
+    ),
+    "if not self.augmented and index == 70: raise ValueError('bad file')": (
+        "Example 70 of the validation data (epoch 1) can't be loaded: ValueError: bad file"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_training_that_cannot_load_an_example_ends_saved_with_nobody_left(
+    breakable: Path, tmp_path: Path, fault: str
+) -> None:
+    lab = Lab(breakable, tmp_path / "storage", {"BAD": fault})
+    options = ("--epochs", "2", "--save-seconds", "999")
+    process = lab.start(lab.package, "train", *SMALL, *options)
+    # Workers hold its output open: this waits for them as well.
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert FAULTS[fault] in output and "Traceback" not in output
+    assert lab.steps() == list(range(1, len(lab.steps()) + 1))
+    saved = int(lab.saves()[-1].name[:10])
+    assert saved - len(lab.steps()) == ("validation" in FAULTS[fault])  # judged when carried on
+    if fault != list(FAULTS)[-1]:
+        return
+    lab.env.clear()
+    assert f"carrying on at step {saved} of 66" in lab.train(*options)

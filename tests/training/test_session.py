@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, get_type_hints
 
 import pytest
 
@@ -169,3 +170,10 @@ def test_the_doctor_warns_of_a_store_that_is_nearly_full(
 def test_the_doctor_warns_when_the_session_is_nearly_over(lab: Lab) -> None:
     lab.env["GRADLAB_SESSION_MINUTES"] = "1"
     assert "will have to carry on in the next session" in lab.run("gradlab", "doctor")
+
+
+@pytest.mark.parametrize("function", [devices.place, devices.World.share])
+def test_what_is_handed_back_keeps_its_type(function: Callable[..., object]) -> None:
+    # Else a model's own methods are unknown to mypy.
+    types = list(get_type_hints(function).values())
+    assert isinstance(types[-1], TypeVar) and types[-1] is types[0]

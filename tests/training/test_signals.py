@@ -231,7 +231,6 @@ def environment(pid: int) -> list[bytes]:
 @pytest.mark.parametrize(
     "send, number",
     [
-        (to_the_process, signal.SIGTERM),
         (to_every_process, signal.SIGTERM),
         (one_rank, signal.SIGHUP),
         (to_the_process, signal.SIGKILL),
@@ -252,16 +251,3 @@ def test_all_processes_of_torchrun_save_and_none_outlives_it(
     assert "saved. The same command carries on." in output
     assert slowed.begun("step") <= 6
     assert slowed.saved() == len(slowed.steps())
-
-
-@pytest.mark.slow
-def test_a_process_of_torchrun_waits_for_nobody_once_torchrun_is_gone(
-    slowed: Slowed, started: Processes
-) -> None:
-    slowed.pause("data", 300)
-    process = torchrun(slowed)
-    started.append(process)
-    until(lambda: slowed.begun("data") == 2, process)
-    family = descendants(process.pid)
-    process.kill()
-    ended(process, family)
