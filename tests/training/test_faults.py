@@ -152,7 +152,8 @@ def test_a_save_of_a_changed_model_is_refused_with_the_weights_that_differ(
     model = changed.project / "src" / changed.package / "model.py"
     model.write_text(model.read_text().replace("_block(width, width),", "_block(width, 9),", 1))
     model.write_text(model.read_text().replace("_block(width, 2", "_block(9, 2", 1))
-    output = changed.train(code=2)
+    assert "src/my_model/model.py has changed" in changed.train(code=2)
+    output = changed.train("--accept-changes", code=2)
     assert "features.1.0.weight: saved (8, 8, 3, 3), now (9, 8, 3, 3)" in output
     assert "--fresh" in output and "Traceback" not in output
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from . import session
 from .errors import GradlabError, note, only_observing
 from .files import (
     SHORT,
@@ -141,7 +142,7 @@ class Store:
             except Exception as error:
                 raise GradlabError(
                     f"{path} is whole, but torch {torch.__version__} can't load it: {error}\n"
-                    "Go on with the version that wrote it, or start over with --fresh."
+                    f"Go on with the version that wrote it, or {session.ways_to_start_over()}."
                 ) from error
             self._mark_whole(path)
             return dict(state)

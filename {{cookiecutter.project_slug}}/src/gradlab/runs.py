@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import session
+from . import examples, session, source
 from .checkpoint import Store
 from .command import flat
 from .curves import Curves
@@ -81,23 +81,30 @@ def _newest(folder: Path) -> int:
 class Run:
     """An open run: what it has saved so far, its record, and what becomes of both."""
 
-    def __init__(self, work: Path, kept: Path, settings: State, seconds: float) -> None:
+    def __init__(
+        self, work: Path, kept: Path, settings: State, seconds: float, data: examples.Seen
+    ) -> None:
         self.work = work
         self.kept = kept
         self.settings = settings
+        self.data = data
         self.step = 0
         self.state: State | None = None
         self.later: dict[str, Callable[[], bytes]] = {}
         self.store = Store(work / SAVES, seconds)
         self.mirror = Mirror(work, kept) if work != kept else None
 
-    def resume(self) -> None:
-        """Take up the newest save that is whole; GradlabError if it is of other settings."""
+    def resume(self, accept: bool = False) -> None:
+        """Take up the newest save that is whole.
+
+        Raises GradlabError if it is of other settings, or of other code or data unless `accept`.
+        """
         if self.mirror:
             self.mirror.restore()
         saved = self.store.load()
         if saved:
             self._compare(saved["settings"])
+            self._compare_sources(saved, accept)
             self.step, self.state = saved["step"], saved["state"]
         self.opened_at = self.step
         self.record = Record(self.work, saved["record"] if saved else None)
@@ -105,7 +112,8 @@ class Run:
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
 
     def _compare(self, then: State) -> None:
-        old, new = flat(then), flat(self.settings)
+        old, new = ({**each, "code": {}} for each in (then, self.settings))
+        old, new = flat(old), flat(new)
         names = [name for name in old | new if old.get(name) != new.get(name)]
         if names:
             rows = [(name, old.get(name, "-"), new.get(name, "-")) for name in names]
@@ -114,15 +122,36 @@ class Run:
             table = "\n".join(lines)
             raise GradlabError(
                 f"The run in {self.kept} was begun with other settings:\n{table}\n"
-                "Give them as then, take another --name, or start this one over with --fresh."
+                f"Give them as then, or {session.ways_to_start_over()}."
             )
+
+    def _compare_sources(self, saved: State, accept: bool) -> None:
+        """Refuse to go on with what other code or data have trained."""
+        then, now = saved["settings"].get("code"), self.settings.get("code", {})
+        if then is None:
+            note("! Saved by an earlier version, which did not note its code: taken as the same.")
+            return
+        data = saved.get("data", {})
+        changed = source.changed(then, now) + examples.changed(data, self.data)
+        if not changed:
+            self.data = data
+            return
+        lines = "\n".join(f"    {line}" for line in changed)
+        message = f"The run in {self.kept} was trained by other code or data:\n{lines}\n"
+        if not accept:
+            raise GradlabError(
+                f"{message}Put them back as they were, or {session.ways_to_start_over()}.\n"
+                f"Where that can't alter the result, {session.way_to_accept()} carries on."
+            )
+        note(f"! {message}! Going on all the same, as asked for.")
 
     def save(self, step: int, state: State) -> bool:
         """Save the run as of a step, with what was to be written; tell whether that worked."""
         with self.store.counted():
             for file in [name for name, data in self.later.items() if self.write(name, data())]:
                 del self.later[file]
-            saved = {"step": step, "settings": self.settings, "state": state}
+            saved = {"step": step, "settings": self.settings, "data": self.data}
+            saved["state"] = state
             done = self.store.save(step, {**saved, "record": self.record.state()}) is not None
         if done:
             self.step = step
@@ -186,15 +215,47 @@ class Run:
         return self.mirror.flush() if self.mirror else True
 
 
-def open_run(project: str, name: str, settings: State, fresh: bool, seconds: float) -> Run:
+def compare_code(settings: State, package: Path, model: Path, accept: bool) -> None:
+    """Compare the code that trained a model with the package's code now.
+
+    Raises GradlabError where the model itself computes otherwise, unless `accept`; says so where
+    only its training would.
+    """
+    if "code" not in settings:
+        return
+    changed = source.changed(settings["code"], source.code(package))
+    now = source.model_code(package)
+    then = {name: digest for name, digest in settings["code"].items() if name in now}
+    if lines := [f"    {line}" for line in source.changed(then, now)]:
+        message = f"{model} was trained by other code of the model:\n" + "\n".join(lines)
+        if not (accept or os.environ.get("GRADLAB_ACCEPT_CHANGES")):
+            raise GradlabError(
+                f"{message}\nPut it back as it was, or train anew. Where the model computes the "
+                f"same all the same, {session.way_to_accept()} takes it."
+            )
+    if changed:
+        note(f"! Since {model} was trained, {', '.join(changed)}.")
+
+
+def open_run(
+    project: str,
+    name: str,
+    settings: State,
+    fresh: bool,
+    seconds: float,
+    data: examples.Seen | None = None,
+    accept: bool = False,
+) -> Run:
     """Open a run under its name, alone, and take up what it has saved.
 
-    `settings` are the plain values that decide its result. Raises GradlabError where the
-    storage can't be read or written, another process trains the run, or its settings are others.
+    `settings` are the plain values that decide its result, with `code` the digests of the files
+    that do, `data` what was seen of its data. Raises GradlabError where the storage can't be read
+    or written, another process trains the run, or its settings are others; unless `accept` is
+    given, also where the code or the data are.
     """
     work, kept = places(project, name)
     try:
-        return _open(work, kept, name, settings, fresh, seconds)
+        return _open(work, kept, name, settings, fresh, seconds, data, accept)
     except OSError as error:
         raise GradlabError(
             f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
@@ -204,7 +265,16 @@ def open_run(project: str, name: str, settings: State, fresh: bool, seconds: flo
         ) from error
 
 
-def _open(work: Path, kept: Path, name: str, settings: State, fresh: bool, seconds: float) -> Run:
+def _open(
+    work: Path,
+    kept: Path,
+    name: str,
+    settings: State,
+    fresh: bool,
+    seconds: float,
+    data: examples.Seen | None,
+    accept: bool,
+) -> Run:
     _lock(prepare(work.parent) / f".{name}.lock", name)
     if fresh:
         for folder in {work, kept}:
@@ -212,8 +282,8 @@ def _open(work: Path, kept: Path, name: str, settings: State, fresh: bool, secon
     prepare(work / SAVES)
     for folder in {work, work / EVENTS, kept, kept / SAVES}:
         sweep(folder)
-    run = Run(work, kept, settings, seconds)
-    run.resume()
+    run = Run(work, kept, settings, seconds, data or {})
+    run.resume(accept or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
     return run
 
 

@@ -228,6 +228,23 @@ def scratch(project: str) -> Path:
     return top / f"gradlab-{os.getuid()}" / f"{project}-{place}"
 
 
+def ways_to_start_over() -> str:
+    """Say what starts a training run over, or begins another, where this process runs."""
+    another = "begin another run by another RUN (or --name) in"
+    if workflow := os.environ.get("GRADLAB_WORKFLOW"):
+        file = f".gradient/workflows/{workflow}.yaml"
+        return f"{another} {file}, or start this one over with: gradlab run {workflow} --fresh"
+    if service() == "gradient-workflow":
+        return f"{another} the workflow's file"
+    return "take another --name, or start this one over with --fresh"
+
+
+def way_to_accept() -> str:
+    """Say what goes on with a training run although its code or data have changed."""
+    workflow = os.environ.get("GRADLAB_WORKFLOW")
+    return f"gradlab run {workflow} --accept-changes" if workflow else "--accept-changes"
+
+
 def started() -> float:
     """Give the time (seconds since 1970) at which this session's machine or container began."""
     try:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import session
 from .errors import GradlabError
 
 Weights = dict[str, Tensor]
@@ -53,7 +54,7 @@ def load_weights(network: nn.Module, saved: Weights, source: object) -> None:
         raise GradlabError(
             f"The model in {source} has other weights than build() makes now:\n"
             + "\n".join(rows + more)
-            + "\nPut the model back as it was, take another --name, or start over with --fresh."
+            + f"\nPut the model back as it was, or {session.ways_to_start_over()}."
         )
     _part_overlapping(network)
     network.load_state_dict({_name(name): _value(name, value) for name, value in saved.items()})

@@ -31,6 +31,8 @@ class TrainConfig:
     """Name of the run: the same name carries on, another one starts anew."""
     fresh: bool = field(default=False, metadata=FREE)
     """Start this run over; the earlier one is kept beside it."""
+    accept_changes: bool = field(default=False, metadata=FREE)
+    """Carry on although the code or the data have changed, where that can't alter the result."""
     max_minutes: float | None = field(default=None, metadata=FREE)
     """Save and stop after this time; the same command carries on."""
     workers: int | None = field(default=None, metadata=FREE)
@@ -81,6 +83,8 @@ class EvaluateConfig:
     """Name of the run."""
     device: Device = "auto"
     """Where to compute (the fastest that works)."""
+    accept_changes: bool = False
+    """Take the model although its code has changed since it was trained."""
     output: Path | None = None
     """Folder for evaluation.json and confusion_matrix.png (the run's own)."""
 
@@ -91,5 +95,7 @@ class ExportConfig:
 
     name: str = "default"
     """Name of the run."""
+    accept_changes: bool = False
+    """Take the model although its code has changed since it was trained."""
     output: Path | None = None
     """The file to write (model.onnx in the run's folder)."""

@@ -32,7 +32,7 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 def evaluate(config: EvaluateConfig) -> int:
     """Write accuracy and confusion matrix of the best model as JSON and PNG."""
     device = devices.join(config.device).device
-    source, network = load_best(config.name)
+    source, network = load_best(config.name, config.accept_changes)
     loss, counts = judge(network.to(device), datasets().test, device)
     output = prepare(config.output or runs.places(PROJECT, config.name)[1])
     result = {
@@ -52,12 +52,16 @@ def evaluate(config: EvaluateConfig) -> int:
     return 0
 
 
-def load_best(name: str) -> tuple[Path, nn.Module]:
-    """Load the best model of a run, as built by the settings it was trained with."""
+def load_best(name: str, accept: bool = False) -> tuple[Path, nn.Module]:
+    """Load the best model of a run, as built by the settings it was trained with.
+
+    Raises GradlabError where the model's code is not that of the training, unless `accept`.
+    """
     advice = f"train first, with: python -m {PROJECT} train --name {name}"
     path = runs.find(PROJECT, name, "best.safetensors", advice)
     again = f"To write it anew from the newest save: python -m {PROJECT} train --name {name}"
     saved, settings = weightfile.unpack(path, again)
+    runs.compare_code(settings, Path(__file__).parent, path, accept)
     network = build(ModelConfig(**settings["model"]))
     load_weights(network, saved, path)
     return path, network

@@ -30,7 +30,7 @@ def export(config: ExportConfig) -> int:
         raise GradlabError(
             f"Export needs {error.name}: install it with  python -m pip install '.[export]'"
         ) from error
-    source, network = load_best(config.name)
+    source, network = load_best(config.name, config.accept_changes)
     output = config.output or runs.places(PROJECT, config.name)[1] / "model.onnx"
     prepare(output.parent)
     test = datasets().test

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sized
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gradlab import devices, keyed, runs, session, signals, weightfile
+from gradlab import devices, examples, keyed, runs, session, signals, source, weightfile
 from gradlab.errors import GradlabError, note
 from gradlab.loader import Loader, LoaderError
 from gradlab.progress import Progress
@@ -30,6 +31,7 @@ from .evaluate import accuracy, judge
 from .model import build
 
 PROJECT = __name__.partition(".")[0]
+FOLDER = Path(__file__).parent
 CHECK_SECONDS = 1.0  # how often to look at the clock, record what was measured and show it
 MARGIN_SECONDS = 120.0  # left for the last save before the service ends the session
 
@@ -40,17 +42,29 @@ def train(config: TrainConfig) -> int:
     world = devices.join(config.device)
     with world.kept():
         data = datasets()
-        run = _open(config, world, len(cast(Sized, data.train)))
+        run = _open(config, world, data)
         return Trainer(config, world, data, run, stop).run_to_end(begun)
 
 
-def _open(config: TrainConfig, world: devices.World, examples: int) -> runs.Run | None:
+def _open(config: TrainConfig, world: devices.World, data: Splits) -> runs.Run | None:
     """Open the run in the first process; where that fails, all of them end."""
     run, failure = None, None
     if world.first:
-        settings = {**config.settings(), "training_examples": examples}
+        count = {"training_examples": len(cast(Sized, data.train))}
+        settings = {**config.settings(), **count, "code": source.code(FOLDER)}
+        splits = {"training": data.train, "validation": data.validation}
+        workers = 1 if config.workers is None else config.workers
         try:
-            run = runs.open_run(PROJECT, config.name, settings, config.fresh, config.save_seconds)
+            seen = examples.look(splits, config.seed, workers)
+            run = runs.open_run(
+                PROJECT,
+                config.name,
+                settings,
+                config.fresh,
+                config.save_seconds,
+                seen,
+                config.accept_changes,
+            )
         except GradlabError as error:
             failure = error
     if failure := world.share(failure):
@@ -220,7 +234,7 @@ class Trainer:
         if not all(map(math.isfinite, losses)):
             raise GradlabError(
                 f"The loss became {losses[-1]} by step {self.step}: try a lower --learning-rate "
-                "or --precision fp32, and --fresh or another --name.",
+                f"or --precision fp32, and {session.ways_to_start_over()}.",
                 exit_code=1,
             )
         plan = (False, 0)

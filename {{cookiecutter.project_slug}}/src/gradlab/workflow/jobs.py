@@ -60,19 +60,34 @@ class Workshop:
     console: Console
     stop: Stop
     resumed: bool = False
+    accept: bool = False  # what other code, inputs or text have made
 
     def inputs(self, job: Job) -> dict[str, Content]:
         """Say what a job's inputs hold; raises KeyError while a job before it hasn't succeeded."""
-        return {name: self.input(port) for name, port in job.inputs.items()}
+        return {name: self.input(port, job) for name, port in job.inputs.items()}
 
-    def input(self, port: Port) -> Content:
+    def input(self, port: Port, job: Job) -> Content:
         """Say what one input holds."""
+        if port.source and port.source[0] != "workflow":
+            return self.run.jobs[port.source[0]].contents[port.source[1]]
+        if reference := self.reference(port):
+            own = own_dataset(job, reference)
+            found = self.run.own[own] if own in self.run.own else self.run.datasets[reference]
+            return Content("dataset", found or "")
         if port.source:
-            job, name = port.source
-            return self.given[name] if job == "workflow" else self.run.jobs[job].contents[name]
-        if port.type == "dataset":
-            return Content("dataset", self.run.datasets[port.ref or ""] or "")
+            return self.given[port.source[1]]
         return Content(port.type, port.value or "")
+
+    def reference(self, port: Port) -> str:
+        """Give the reference to a dataset from outside that an input takes, or nothing."""
+        if port.source and port.source[0] == "workflow":
+            given = self.given[port.source[1]]
+            return given.value if given.type == "dataset" else ""
+        return (port.ref or "") if port.type == "dataset" and not port.source else ""
+
+    def maker(self, job: Job) -> str:
+        """Name a job as the source of what it makes."""
+        return f"{self.place.workflow}/{job.name}"
 
     def fingerprint(self, job: Job) -> str:
         """Give what two runs of a job share exactly if one can stand for the other."""
@@ -165,7 +180,7 @@ class Workshop:
         with self._mirrored(job.name, log):
             outputs.prepare(job, self.place)
             self._perform(job, log)
-            source = f"{self.place.workflow}/{job.name}, run {self.run.id}"
+            source = f"{self.maker(job)}, run {self.run.id}"
             self.place.mounted.check(PATIENCE)
             contents = outputs.collect(job, self.place, self.store, log.mask, source)
         for remark in outputs.remarks(job, self.place, contents):
@@ -207,7 +222,11 @@ class Workshop:
             inputs={name: self._lay(job, name, contents[name], draft) for name in contents},
             contents={name: str(content) for name, content in contents.items()},
             parameters=credentials.fill(job.parameters, self.secrets),
-            env=credentials.fill(job.env, self.secrets) | {process.MARK: str(draft)},
+            env={
+                **credentials.fill(job.env, self.secrets),
+                **self._told(),
+                process.MARK: str(draft),
+            },
             repository=self.repository,
             event=self.event,
             models=self.place.kept / "models",
@@ -220,6 +239,11 @@ class Workshop:
             raise GradlabError(f"ended by signal {self.stop.signal or -status}")
         if status:
             raise GradlabError(f"its exit status is {status}")
+
+    def _told(self) -> dict[str, str]:
+        """Give the variables that tell a job's programs what was asked for, and where to ask."""
+        accept = {"GRADLAB_ACCEPT_CHANGES": "1"} if self.accept else {}
+        return {"GRADLAB_WORKFLOW": self.place.workflow, **accept}
 
     def _lay(self, job: Job, name: str, content: Content, draft: Path) -> Path:
         """Give the file or folder that a job finds as /inputs/NAME."""
@@ -245,6 +269,11 @@ class Workshop:
             kept = self.place.kept / path.relative_to(self.place.work)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(path.read_bytes())
+
+
+def own_dataset(job: Job, reference: str) -> str:
+    """Give the key of a job's own dataset, which it reads and writes, in the run's record."""
+    return f"{job.name} {reference}"
 
 
 def _versions(state: JobState) -> list[str]:

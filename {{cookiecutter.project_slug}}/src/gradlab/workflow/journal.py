@@ -56,6 +56,8 @@ class Run:
     finished: bool = False
     datasets: dict[str, str | None] = field(default_factory=dict)  # reference -> NAME:VERSION
     digests: dict[str, str] = field(default_factory=dict)  # reference -> SHA-256 of its files
+    # Of a run that began with --fresh, for jobs that go on with a dataset: "job reference" -> it
+    own: dict[str, str | None] = field(default_factory=dict)
     jobs: dict[str, JobState] = field(default_factory=dict)
 
 

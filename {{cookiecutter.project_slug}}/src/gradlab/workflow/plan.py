@@ -15,7 +15,7 @@ from ..errors import GradlabError
 from . import actions, credentials, names
 from .datasets import NoVersion, Reference, Store, Version
 from .engines import choose
-from .jobs import Workshop
+from .jobs import Workshop, own_dataset
 from .journal import Content, Journal, Run
 from .outputs import Place
 from .report import Console, listed, table
@@ -134,55 +134,92 @@ def _given(spec: Spec, selected: Sequence[Job], arguments: Sequence[str]) -> dic
     return given
 
 
-def look_up(workshop: Workshop, selected: Sequence[Job]) -> None:
+def look_up(workshop: Workshop, selected: Sequence[Job], fresh: bool = False) -> None:
     """Find the version of each dataset that comes from outside, once per run.
 
     Raises GradlabError for one that has none, unless the input is optional or the dataset is
-    one that the job makes itself: then it finds an empty folder.
+    one that the job makes itself: then it finds an empty folder. With `fresh` a job finds its
+    own dataset as it was before the job ever wrote to it.
     """
     run, store = workshop.run, workshop.store
-    datasets = run.datasets
     for job, reference, optional in _references(workshop, selected):
-        begun = reference in datasets
-        found = _still(store, run, reference) if begun else _find(store, job, reference, optional)
-        datasets[reference] = str(found) if found else None
-        run.digests[reference] = found.tree.digest if found else ""
-        what = found or f"nothing yet: job {job.name!r} finds an empty folder"
-        workshop.console.line(f"dataset {reference} is {what}")
+        key = own_dataset(job, reference)
+        if fresh and _writes(job, reference):
+            before = _before(workshop, job, reference)
+            run.own[key], run.digests[key] = _recorded(before)
+            workshop.console.line(_taken(reference, before, job))
+            continue
+        if key in run.own:
+            found = _still(store, reference, run.own[key], run.digests.get(key))
+            run.own[key] = str(found) if found else None
+            workshop.console.line(_taken(reference, found, job))
+            continue
+        begun = reference in run.datasets
+        if begun:
+            found = _still(store, reference, run.datasets[reference], run.digests.get(reference))
+        else:
+            found = _find(store, job, reference, optional)
+        run.datasets[reference], run.digests[reference] = _recorded(found)
+        workshop.console.line(_taken(reference, found, job))
         newest = store.find(reference) if begun and found else None
-        if newest and str(newest) != datasets[reference]:
+        if newest and str(newest) != str(found):
             workshop.console.line(f"  as when this run began; {newest} has come since")
-    for name, content in workshop.given.items():
-        if content.type == "dataset" and content.value:
-            workshop.given[name] = Content("dataset", datasets[content.value] or "")
+
+
+def _taken(reference: str, found: Version | None, job: Job) -> str:
+    what = found or f"nothing yet: job {job.name!r} finds an empty folder"
+    return f"dataset {reference} is {what}"
+
+
+def _recorded(found: Version | None) -> tuple[str | None, str]:
+    return (str(found), found.tree.digest) if found else (None, "")
 
 
 def _references(workshop: Workshop, selected: Sequence[Job]) -> Iterator[tuple[Job, str, bool]]:
-    """Give each reference to a dataset from outside, the first job that reads it, if optional."""
+    """Give each reference to a dataset from outside with the first job that reads it, if optional.
+
+    One that a job also writes to is given for that job by itself.
+    """
     seen = {""}
     for job in selected:
         for port in job.inputs.values():
+            reference = workshop.reference(port)
             if port.source and port.source[0] == "workflow":
-                name = port.source[1]
-                port, given = workshop.spec.inputs[name], workshop.given[name]
-                reference = given.value if port.type == "dataset" else ""
-            else:
-                reference = (port.ref or "") if port.type == "dataset" else ""
-            if reference not in seen:
-                seen.add(reference)
+                port = workshop.spec.inputs[port.source[1]]
+            key = own_dataset(job, reference) if _writes(job, reference) else reference
+            if reference and key not in seen:
+                seen.add(key)
                 yield job, reference, port.optional
 
 
-def _still(store: Store, run: Run, reference: str) -> Version | None:
+def _writes(job: Job, reference: str) -> bool:
+    """Tell whether a job makes the next version of a dataset of which it reads the newest."""
+    if not reference or Reference.parse(reference).version != "latest":
+        return False
+    name = Reference.parse(reference).name
+    return any(Reference.parse(p.ref).name == name for p in job.outputs.values() if p.ref)
+
+
+def _before(workshop: Workshop, job: Job, reference: str) -> Version | None:
+    """Give the newest version of a dataset that a job has not made itself."""
+    maker = workshop.maker(job)
+    for version in workshop.store.versions(Reference.parse(reference).name):
+        if not version.source.startswith(f"{maker},") and workshop.store.exists(str(version)):
+            return version
+    return None
+
+
+def _still(
+    store: Store, reference: str, recorded: str | None, digest: str | None
+) -> Version | None:
     """Give the version that a run took when it began, or another one of the same files."""
-    recorded, name = run.datasets[reference], Reference.parse(reference).name
+    name = Reference.parse(reference).name
     if recorded is None:
         return None
     if store.exists(recorded):
         return store.find(recorded)
     for version in store.versions(name):
-        same = version.tree.digest == run.digests.get(reference)
-        if same and store.exists(str(version)):
+        if version.tree.digest == digest and store.exists(str(version)):
             return version
     raise GradlabError(
         f"the dataset {recorded}, which this run began with, is not in {store.top} any more, or "
@@ -209,7 +246,7 @@ def show(workshop: Workshop, selected: Sequence[Job]) -> None:
     for job in selected:
         if set(job.needs) <= reused and workshop.reusable(job):
             reused.add(job.name)
-        inputs = [f"{name} ({_origin(workshop, port)})" for name, port in job.inputs.items()]
+        inputs = [f"{name} ({_origin(workshop, port, job)})" for name, port in job.inputs.items()]
         outputs = [f"{name} ({port.ref or port.type})" for name, port in job.outputs.items()]
         verdict = "reused" if job.name in reused else "run"
         rows.append((job.name, job.uses, listed(inputs), listed(outputs), verdict))
@@ -217,7 +254,7 @@ def show(workshop: Workshop, selected: Sequence[Job]) -> None:
         workshop.console.line(line)
 
 
-def _origin(workshop: Workshop, port: Port) -> str:
+def _origin(workshop: Workshop, port: Port, job: Job) -> str:
     if port.source and port.source[0] != "workflow":
         return f"of {port.source[0]}"
-    return workshop.input(port).value or "empty"
+    return workshop.input(port, job).value or "empty"

@@ -49,6 +49,7 @@ def run_command(
     input: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     engine: EngineName = "auto",
     fresh: bool = False,
+    accept_changes: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Run a workflow of this project here; the same command carries on what was interrupted.
@@ -58,13 +59,16 @@ def run_command(
         job: Run this job only, with those that it needs.
         input: NAME=VALUE of an input of the workflow: a text, or a reference to a dataset.
         engine: Where jobs run; auto takes the first of the others that works here.
-        fresh: Run all jobs from their beginning, whatever an earlier run has done.
+        fresh: Run all jobs from their beginning, whatever an earlier run has done: a job that goes
+            on with its own dataset finds it as it was before the job first wrote to it.
+        accept_changes: Carry on with what a job has left, or trained, although its text, inputs,
+            code or data have changed since.
         dry_run: Show what would be done, and do nothing.
     """
     stop, console = Stop(), Console()
     try:
         with _signals(stop):
-            code = _run(name, job, input, engine, fresh, dry_run, stop, console)
+            code = _run(name, job, input, engine, fresh, accept_changes, dry_run, stop, console)
     except Stopped:
         console.line(f"ended by signal {stop.signal}: the same command carries on from here")
         code = 128 + (stop.signal or 0)
@@ -77,6 +81,7 @@ def _run(
     inputs: tuple[str, ...],
     engine: EngineName,
     fresh: bool,
+    accept_changes: bool,
     dry_run: bool,
     stop: Stop,
     console: Console,
@@ -84,6 +89,7 @@ def _run(
     spec = check.load(specs.find(name, session.project_root()))
     selected = plan.select(spec, job)
     workshop = plan.open_workshop(spec, selected, inputs, engine, console, stop)
+    workshop.accept = accept_changes
     if dry_run:
         _begin(workshop, selected, fresh, dry=True)
         plan.show(workshop, selected)
@@ -157,7 +163,7 @@ def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool =
         console.line(f"carries on run {before.id} of {before.started}; done: {done}")
     else:
         workshop.run = Run()
-    plan.look_up(workshop, selected)
+    plan.look_up(workshop, selected, fresh)
     if dry:
         return
     if not workshop.resumed:

@@ -1,0 +1,273 @@
+"""Code or data that have changed: a run is never taken for one that they trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ..lab import Lab
+
+# Two steps' worth: what counts is what comes after.
+SHORT = ["--epochs", "1", "--model.width", "4", "--batch-size", "256", "--workers", "1"]
+# Imports torch once, then does each case in a child of its own.
+DRIVER = """
+import json, os, sys
+import torch, sklearn.datasets, scipy.ndimage, numpy, safetensors.torch, matplotlib.pyplot
+for line in sys.stdin:
+    case = json.loads(line)
+    if not (pid := os.fork()):
+        os.chdir(case["folder"])
+        sys.path.insert(0, case["folder"] + "/src")
+        os.environ.update(case["env"])
+        log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1); os.dup2(log, 2)
+        import runpy
+        sys.argv = case["arguments"]
+        try:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 70
+        sys.stdout.flush(); sys.stderr.flush()
+        os._exit(code or 0)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Edit(NamedTuple):
+    """A change of one file of the project: `old` becomes `new`; without `old`, the file is new."""
+
+    file: str
+    old: str
+    new: str
+    says: str = ""
+
+
+AUGMENTATION = Edit("PKG/data.py", "uniform(-12, 12)", "uniform(-40, 40)", "data.py has changed")
+MODEL = Edit("PKG/model.py", "nn.ReLU(inplace=True)", "nn.GELU()", "model.py has changed")
+CHANGES = {
+    "augmentation": [AUGMENTATION],
+    "model": [MODEL],
+    "loss": [
+        Edit(
+            "PKG/train.py",
+            "cross_entropy(self.model(inputs), targets)",
+            "2 * cross_entropy(self.model(inputs), targets)",
+            "train.py has changed",
+        )
+    ],
+    "what is best": [
+        Edit(
+            "PKG/evaluate.py",
+            "np.trace(counts) / counts.sum()",
+            "np.trace(counts[:5]) / counts.sum()",
+            "evaluate.py has changed",
+        )
+    ],
+    "a default": [
+        Edit("PKG/config.py", "FREE = {", "EXTRA = 1\nFREE = {", "config.py has changed")
+    ],
+    "a new module": [
+        Edit(
+            "PKG/model.py",
+            "from torch import",
+            "from .extra import x\nfrom torch import",
+            "src/PKG/extra.py is new",
+        ),
+        Edit("PKG/extra.py", "", "x = 1\n"),
+    ],
+    "a module beside the package": [
+        Edit(
+            "PKG/data.py",
+            "import numpy",
+            "import beside.deep\nimport numpy",
+            "src/beside/deep.py is new",
+        ),
+        Edit("beside/__init__.py", "", ""),
+        Edit("beside/deep.py", "", "x = 1\n"),
+    ],
+    "a table in the package": [Edit("PKG/labels.json", "", "[1]", "labels.json is new")],
+    "order": [
+        Edit(
+            "gradlab/keyed.py",
+            '"order", epoch',
+            '"order", epoch + 1',
+            "src/gradlab/keyed.py has changed",
+        )
+    ],
+}
+NO_CHANGES = {
+    "a comment": [Edit("PKG/data.py", "LABELS =", "# The labels.\nLABELS =")],
+    "a docstring": [Edit("PKG/model.py", "Give the logits.", "Give logits,\n\nnine.")],
+    "a setting's docstring": [Edit("PKG/config.py", "Weight decay of AdamW.", "Decay.")],
+    "formatting": [Edit("PKG/data.py", "centre + np.random", "(\n  centre\n  ) + np.random"),
+                   Edit("PKG/data.py", "float32)", "float32, )")],
+    "the export": [Edit("PKG/export.py", "TOLERANCE = 1e-4", "TOLERANCE = 1e-3")],
+    "the commands": [Edit("PKG/__main__.py", 'name=""', "name=str()")],
+    "a page in the package": [Edit("PKG/NOTES.md", "", "# Notes\n")],
+    "the kit's messages": [Edit("gradlab/runs.py", "Stopped at step", "Ended at step")],
+    "a test": [Edit("../tests/test_new.py", "", "def test_nothing(): pass\n")],
+}  # fmt: skip
+
+
+class Copies:
+    """Copies of a project with a run that is finished, each edited and then used."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder, self.count = lab, folder, 0
+        self.driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def edited(self, *edits: Edit) -> Path:
+        self.count += 1
+        root = self.folder / str(self.count)
+        shutil.copytree(self.lab.project, root, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(self.lab.storage, root / "storage")
+        for edit in edits:
+            path = root / "src" / edit.file.replace("PKG", self.lab.package)
+            text = path.read_text() if edit.old else ""
+            assert edit.old in text
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text.replace(edit.old, edit.new) if edit.old else edit.new)
+        return root
+
+    def run(self, root: Path, *arguments: str, **env: str) -> tuple[int, str]:
+        env = {"GRADLAB_STORAGE": str(root / "storage"), **env}
+        case = {"folder": str(root), "arguments": arguments, "env": env}
+        assert self.driver.stdin and self.driver.stdout
+        print(json.dumps(case), file=self.driver.stdin, flush=True)
+        code = int(self.driver.stdout.readline())
+        return code, (root / "log").read_text()
+
+    def train(self, root: Path, *options: str, **env: str) -> tuple[int, str]:
+        return self.run(root, self.lab.package, "train", *SHORT, *options, **env)
+
+
+@pytest.fixture(scope="module")
+def copies(project: Path) -> Iterator[Copies]:
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(project, Path(folder) / "storage")
+        made = Copies(lab, Path(folder))
+        lab.storage.mkdir()
+        root = made.edited()
+        code, output = made.train(root)
+        assert code == 0 and "Finished" in output, output
+        shutil.rmtree(lab.storage)
+        shutil.copytree(root / "storage", lab.storage)
+        yield made
+        made.driver.kill()
+        made.driver.wait()
+
+
+def test_a_finished_run_is_not_taken_for_one_of_other_code(copies: Copies) -> None:
+    root = copies.edited(*(edit for edits in CHANGES.values() for edit in edits))
+    code, output = copies.train(root)
+    assert code == 2 and "Traceback" not in output, output
+    for name, edits in CHANGES.items():
+        assert edits[0].says.replace("PKG", copies.lab.package) in output, name
+    assert "--name" in output and "--fresh" in output and "--accept-changes" in output
+
+
+def test_edits_that_cannot_alter_the_result_are_no_other_code(copies: Copies) -> None:
+    root = copies.edited(*(edit for edits in NO_CHANGES.values() for edit in edits))
+    code, output = copies.train(root)
+    assert code == 0 and "finished at step" in output, output
+
+
+# How data differ while code, sizes and names are the same: a file beside the project.
+TARGETS = "classes = [int(digit) for digit in data.target]"
+READS = Edit("PKG/data.py", TARGETS, f"{TARGETS}\n    exec(open('change.txt').read())")
+DATA = {
+    "images[0, 3, 3] += 0.5": "examples looked at differ",
+    "classes[0] = (classes[0] + 1) % 10": "examples looked at differ",
+    "images *= 1.01": "examples looked at differ",
+    "del classes[1500:]": "examples",
+}
+SAME = ("# nothing", "images[:] = np.nextafter(images, np.float32(2))")
+
+
+@pytest.fixture(scope="module")
+def reader(copies: Copies) -> Path:
+    root = copies.edited(READS)
+    (root / "change.txt").write_text("")
+    assert copies.train(root, "--name", "a")[0] == 0
+    return root
+
+
+@pytest.mark.parametrize("change", DATA)
+def test_a_run_is_not_taken_for_one_of_other_data(
+    copies: Copies, reader: Path, change: str
+) -> None:
+    (reader / "change.txt").write_text(change)
+    code, output = copies.train(reader, "--name", "a")
+    assert code == 2 and DATA[change] in output, output
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_rounding_as_of_another_processor_is_no_other_data(
+    copies: Copies, reader: Path, change: str
+) -> None:
+    (reader / "change.txt").write_text(change)
+    code, output = copies.train(reader, "--name", "a")
+    assert code == 0 and "finished at step" in output, output
+
+
+def test_examples_that_differ_each_time_stop_nothing(copies: Copies) -> None:
+    image = "image = np.float32(np.random.default_rng().normal()) + self.images"
+    root = copies.edited(Edit("PKG/data.py", "image = self.images", image))
+    assert copies.train(root, "--name", "a")[0] == 0
+    code, output = copies.train(root, "--name", "a")
+    assert code == 0 and "finished at step" in output, output
+
+
+def test_a_run_goes_on_with_changed_code_where_that_is_accepted(copies: Copies) -> None:
+    root = copies.edited(MODEL)
+    code, output = copies.train(root, "--accept-changes")
+    assert code == 0 and "model.py has changed" in output and "as asked for" in output
+    code, output = copies.train(root, "--fresh")
+    assert code == 0 and "starting at step 0" in output
+    code, output = copies.train(root)
+    assert code == 0 and "finished at step" in output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_model_is_not_judged_or_exported_by_other_code(copies: Copies, command: str) -> None:
+    root = copies.edited(MODEL)
+    code, output = copies.run(root, copies.lab.package, command)
+    assert code == 2 and "model.py has changed" in output, output
+    assert not (root / "storage/runs/default/evaluation.json").exists()
+    code, output = copies.run(root, copies.lab.package, command, "--accept-changes")
+    assert code == 0, output
+
+
+def test_a_model_is_judged_after_the_rest_has_changed_and_that_is_told(copies: Copies) -> None:
+    root = copies.edited(AUGMENTATION)
+    code, output = copies.run(root, copies.lab.package, "evaluate")
+    assert code == 0 and "data.py has changed" in output
+
+
+def test_the_ways_on_are_those_of_the_workflow_in_a_job(copies: Copies) -> None:
+    root = copies.edited(AUGMENTATION)
+    code, output = copies.train(root, GRADLAB_WORKFLOW="train")
+    assert code == 2
+    assert "another RUN (or --name) in .gradient/workflows/train.yaml" in output
+    assert "gradlab run train --fresh" in output
+    assert "gradlab run train --accept-changes" in output

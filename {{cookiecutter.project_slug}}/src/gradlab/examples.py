@@ -1,0 +1,147 @@
+"""The data that decide a run's result, as they are seen when it begins.
+
+Promises: examples are looked at as training draws them, evenly spread, for about a second at
+most: a change to others of a large dataset is not seen. What other processors and libraries
+round otherwise is no change. What can't be compared, such as examples that differ each time they
+are drawn, is left out, and no failure here stops the training.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from . import keyed
+
+SECONDS = 0.5  # to look at the examples of one dataset
+PATIENCE = 5.0  # seconds: slower examples are not looked at
+TWICE = 4  # examples that are drawn twice
+MOST = 10_000  # examples of one dataset
+# Of the sum of an example's values: other processors and libraries round otherwise.
+TOLERANCE = 1e-5
+Seen = dict[str, Any]
+
+
+def look(splits: Mapping[str, Dataset[Any]], seed: int, workers: int) -> Seen:
+    """Look at the examples of each dataset, as training draws them in its first epoch.
+
+    Gives for each its size and, of the examples that were seen, float64 of shape (n, 4).
+    """
+    return {
+        name: {"size": len(cast(Sized, data)), "examples": _look(data, seed, min(1, workers))}
+        for name, data in splits.items()
+    }
+
+
+def _look(dataset: Dataset[Any], seed: int, workers: int) -> Tensor:
+    places = _spread(len(cast(Sized, dataset)))
+    first = places[:TWICE]
+    batches = [first, first]
+    done = len(first)
+    while done < len(places):
+        batches.append(places[done : 2 * done])
+        done *= 2
+    try:
+        seen = list(_draw(keyed.KeyedDataset(dataset, seed), batches, workers)) if places else []
+    # An example that can't be drawn is for training to tell, which names it.
+    except Exception:
+        seen = []
+    keyed_alone = bool(seen) and bool(_alike(seen[0], seen[1]).all())
+    return torch.cat(seen[1:]) if keyed_alone else torch.empty(0, 4, dtype=torch.float64)
+
+
+def _draw(
+    dataset: Dataset[Any], batches: list[list[keyed.Place]], workers: int
+) -> Iterator[Tensor]:
+    # In a worker, as in training: a dataset may open files when it is first asked.
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_summaries,
+        timeout=PATIENCE if workers else 0,
+    )
+    end = time.monotonic() + SECONDS
+    for number, seen in enumerate(loader):
+        yield seen
+        if number and time.monotonic() > end:
+            return
+
+
+def _spread(size: int) -> list[keyed.Place]:
+    """Give the places of the first epoch so that any number of the first ones is spread evenly."""
+    step = max(1, round(size * 0.618))
+    while np.gcd(step, size) != 1:
+        step += 1
+    return [(0, number * step % size) for number in range(min(size, MOST))]
+
+
+def _summaries(examples: list[Any]) -> Tensor:
+    return torch.tensor([_summary(example) for example in examples], dtype=torch.float64)
+
+
+def _summary(example: Any) -> list[float]:
+    """Give of an example: the sum of its numbers, with weights too, their size, and a checksum."""
+    sums, check = np.zeros(3), 0
+    for part in _parts(example):
+        if isinstance(part, bytes):
+            check = zlib.crc32(part, check)
+            continue
+        check = zlib.crc32(repr(part.shape).encode(), check)
+        values = part.astype(np.float64).ravel()
+        weights = 1 + np.arange(values.size) % 61 / 61
+        sums += [values.sum(), (values * weights).sum(), np.abs(values).sum()]
+    return [*sums.tolist(), float(check)]
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Give the parts of an example: arrays of measured numbers, and bytes of what is exact."""
+    if isinstance(value, Mapping):
+        value = [value[name] for name in sorted(value, key=str)]
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _parts(each)
+    elif isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fciub":
+        # Pictures are decoded a little otherwise by other versions of a library.
+        measured = value.dtype.kind in "fc" or (value.dtype.itemsize == 1 and value.size > 1)
+        yield np.abs(value) if value.dtype.kind == "c" else value if measured else value.tobytes()
+    elif isinstance(value, float):
+        yield np.array(value)
+    elif isinstance(value, str | bytes | int):
+        yield repr(value).encode()
+
+
+def _alike(then: Tensor, now: Tensor) -> Tensor:
+    """Tell for each example whether it is the same, but for rounding."""
+    close = (then[:, :3] - now[:, :3]).abs() <= TOLERANCE * then[:, 2:3].abs() + 1e-12
+    same = close | (then[:, :3].isnan() & now[:, :3].isnan())
+    return same.all(1) & (then[:, 3] == now[:, 3])
+
+
+def changed(then: Seen, now: Seen) -> list[str]:
+    """Say in which datasets the examples differ, a line for each."""
+    lines = []
+    for name in then.keys() & now.keys():
+        old, new = then[name]["size"], now[name]["size"]
+        count = min(len(then[name]["examples"]), len(now[name]["examples"]))
+        alike = _alike(then[name]["examples"][:count], now[name]["examples"][:count])
+        if old != new:
+            lines.append(f"the {name} data have {new:,} examples, {old:,} before")
+        elif not alike.all():
+            index = _spread(new)[int((~alike).nonzero()[0])][1]
+            number = int((~alike).sum())
+            lines.append(
+                f"the {name} data: {number:,} of {count:,} examples looked at differ, "
+                f"example {index} for one"
+            )
+    return sorted(lines)

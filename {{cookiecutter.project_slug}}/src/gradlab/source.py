@@ -1,0 +1,121 @@
+"""The code that decides a run's result, as digests of its files.
+
+Promises: comments, docstrings and formatting are no change, in any version of Python, and what
+training never reaches is none of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+KIT = ("gradlab/keyed.py", "gradlab/devices.py")  # of the kit, what alters a result
+LARGEST = 1 << 20  # bytes: a larger file is data, which the examples tell
+Code = dict[str, str]
+
+
+def code(package: Path, module: str = "train") -> Code:
+    """Give a digest for each file of a package's folder that can decide what a module does.
+
+    That is all but what only the other commands use, and beside the package what it imports.
+    """
+    top = package.parent
+    reached = set(_reached(top, package / f"{module}.py"))
+    others = set(_reached(top, package / "__main__.py")) - reached
+    inside = {path for path in package.rglob("*") if _counts(path)} - others
+    found = {path.relative_to(top).as_posix(): path for path in inside | reached}
+    kit = {name for name in found if name.startswith("gradlab/")}.difference(KIT)
+    return {name: digest(found[name]) for name in sorted(found.keys() - kit)}
+
+
+def model_code(package: Path) -> Code:
+    """Give the digests of what decides how a saved model computes."""
+    top = package.parent
+    reached = {
+        path.relative_to(top).as_posix(): path for path in _reached(top, package / "model.py")
+    }
+    # Not its settings' defaults: the run's own settings are kept with the model.
+    kept = {n for n in reached if not n.startswith("gradlab/") and not n.endswith("/config.py")}
+    return {name: digest(reached[name]) for name in sorted(kept)}
+
+
+def changed(then: Code, now: Code) -> list[str]:
+    """Say which files differ, a line for each."""
+    words = [(name, "has changed") for name in then.keys() & now.keys() if then[name] != now[name]]
+    words += [(name, "is gone") for name in then.keys() - now.keys()]
+    words += [(name, "is new") for name in now.keys() - then.keys()]
+    return [f"src/{name} {word}" for name, word in sorted(words)]
+
+
+def _counts(path: Path) -> bool:
+    if path.suffix in (".pyc", ".md") or "__pycache__" in path.parts or path.name.startswith("."):
+        return False
+    return path.is_file() and (path.suffix == ".py" or path.stat().st_size <= LARGEST)
+
+
+def _reached(top: Path, start: Path) -> Iterator[Path]:
+    """Give a file and all below `top` that it imports, directly or not."""
+    # Beside an installed package lie those of everyone else.
+    packages = [start.parent] if top.name in ("site-packages", "dist-packages") else [top]
+    seen, waiting = set[Path](), [start]
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        yield path
+        if path.suffix == ".py" and (tree := _parse(path)):
+            for name in _imports(tree, path.relative_to(top)):
+                file = top.joinpath(*name.split("."))
+                if any(file.is_relative_to(folder) for folder in packages):
+                    waiting += [file.with_suffix(".py"), file / "__init__.py"]
+
+
+def _imports(tree: ast.AST, path: Path) -> Iterator[str]:
+    """Give the dotted names that a module may import, its packages and what it takes of them."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = path.parts[: -node.level] if node.level else ()
+            base = [*above, *filter(None, (node.module or "").split("."))]
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+
+
+def _parse(path: Path) -> ast.AST | None:
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def digest(path: Path) -> str:
+    """Give a digest of a file; of Python's, of what it does."""
+    tree = _parse(path) if path.suffix == ".py" else None
+    try:
+        content = repr(_plain(tree)).encode() if tree else path.read_bytes()
+    except RecursionError:
+        content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _plain(node: Any) -> Any:
+    """Give a syntax tree as tuples: without places, and equal for all versions of Python."""
+    if isinstance(node, list):
+        # A text that stands alone is a docstring, and does nothing.
+        kept = [
+            n for n in node if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
+        ]
+        return tuple(map(_plain, kept))
+    if not isinstance(node, ast.AST):
+        return node
+    fields = [(name, _plain(value)) for name, value in ast.iter_fields(node)]
+    # Newer versions have more fields, which are empty where the older ones have none.
+    return (type(node).__name__, *(f for f in fields if f[1] is not None and f[1] != ()))
