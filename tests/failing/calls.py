@@ -82,6 +82,8 @@ _within = threading.local()
 
 def place(given: Any, folder: int | None = None) -> str:
     """Give the absolute path that a call's argument means, which may be a descriptor."""
+    if hasattr(given, "fileno"):  # as the functions of fcntl take them
+        given = given.fileno()
     if isinstance(given, int):
         return readlink(f"/proc/self/fd/{given}")
     path = os.fsdecode(given if given is not None else ".")

@@ -3,40 +3,52 @@
     <storage>/datasets/<name>/<version>/manifest.json    sizes, SHA-256, where it came from
                                         data/...
 
-Promises: a folder without a manifest that is whole is no version, and the manifest arrives
-together with the data (one rename) or after it (on slow storage, where a rename can't be
-trusted), so a half version is never seen. Where an upload in the background brought the manifest
-and not all of the data, the version is passed over. A version is never written again. `name`,
-`name:latest`, `name:VERSION`, `name:TAG` and `namespace/name` are references as at the service;
-a tag is set by naming it in the reference that is written to.
+Promises: a folder without a manifest is no version, and the manifest arrives together with the
+data (one rename) or after it (on slow storage, where a rename can't be trusted), so a half version
+is never seen. Where an upload in the background brought the manifest and not all of the data, the
+version is passed over. One that is damaged is named and refused, and so is `latest` where that
+may mean it; another version can be asked for by its name. What a job reads was compared with its
+manifest, once per run. A version is never written again, and gets its number when it is committed.
+`name`, `name:latest`, `name:VERSION`, `name:TAG` and `namespace/name` are references as at the
+service; a tag is set by naming it in the reference that is written to.
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
 import re
 import secrets
+import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from .. import session
 from ..errors import GradlabError, note
-from ..files import names, read_text, retry, sync_folder
-from . import tree
+from ..files import names, retry, sync_folder
+from . import sealed, sealing, tree
 from .names import DATASET
 from .tree import Tree
 
 VERSION = re.compile(r"v([1-9]\d*)-[a-z0-9]{6}", re.ASCII)
 ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that long
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+MANIFEST = "manifest.json"
+LOCK = ".lock"
 
 
 class NoVersion(GradlabError):
     """A reference to a dataset or a version that isn't there."""
+
+
+class DamagedVersion(GradlabError):
+    """A version that is there and is not what it was."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +81,35 @@ class Version:
     def __str__(self) -> str:
         return f"{self.name}:{self.id}"
 
+    @property
+    def made(self) -> str:
+        """When it was committed, to the second."""
+        return f"{self.created[:19]}Z"
+
     def to_text(self) -> str:
         """Give the manifest."""
         head = {"name": self.name, "version": self.id, "tag": self.tag, "created": self.created}
         rest = {"source": self.source, "sha256": self.tree.digest, **self.tree.to_json()}
-        return json.dumps(head | rest, indent=1) + "\n"
+        return sealed.to_text(head | rest)
 
     @classmethod
-    def from_text(cls, text: str) -> Version:
-        """Read a manifest; raises ValueError, KeyError or TypeError where it isn't whole."""
-        data = json.loads(text)
-        version = cls(
-            data["name"],
-            data["version"],
-            data["tag"],
-            data["created"],
-            data["source"],
-            Tree.from_json(data),
-        )
+    def load(cls, manifest: Path) -> Version:
+        """Read a manifest; raises sealed.Damaged or .Unfinished where it isn't whole, OSError."""
+        data = sealed.load(manifest)
+        try:
+            version = cls._from_json(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise sealed.Damaged(f"it is no manifest: {error!r}") from None
         if version.tree.digest != data["sha256"]:
-            raise ValueError("the manifest is damaged")
+            raise sealed.Damaged("its checksum differs")
         return version
+
+    @classmethod
+    def _from_json(cls, data: dict[str, Any]) -> Version:
+        name, id, tag, created, source = (
+            data[key] for key in ("name", "version", "tag", "created", "source")
+        )
+        return cls(name, id, tag, created, source, Tree.from_json(data))
 
 
 class Store:
@@ -104,30 +124,42 @@ class Store:
         self.top = storage.path / "datasets"
         self.local = work / "datasets"
         self._arrived: set[str] = set()
+        self._compared: set[str] = set()
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def names(self) -> list[str]:
         """List the datasets that have a version."""
         found = [folder.replace("@", "/") for folder in sorted(names(self.top))]
         return [name for name in found if DATASET.takes(name) and self._ids(name)]
 
+    def entries(self, name: str) -> list[Version | DamagedVersion]:
+        """List a dataset's versions, the newest first, with those that are damaged."""
+        found: list[Version | DamagedVersion] = []
+        for id in self._ids(name):
+            try:
+                found += filter(None, [self._read(name, id)])
+            except DamagedVersion as error:
+                found.append(error)
+        return found
+
     def versions(self, name: str) -> list[Version]:
-        """List a dataset's versions, the newest first."""
-        found = [self._read(self.top, name, id) for id in self._ids(name)]
-        return [version for version in found if version]
+        """List a dataset's versions that can be read, the newest first."""
+        return [entry for entry in self.entries(name) if isinstance(entry, Version)]
 
     def find(self, text: str, whole: bool = True) -> Version:
         """Find the version that a reference means; raises NoVersion with the way to make one.
 
-        `whole` passes over those of which files are missing.
+        `whole` passes over those of which files are missing. Raises DamagedVersion where the
+        reference means, or may mean, one that is damaged.
         """
         reference = Reference.parse(text)
         ids = self._ids(reference.name)
         for id in [reference.version] if reference.version in ids else ids:
-            version = self._read(self.top, reference.name, id)
-            if version and reference.version in ("latest", version.id, version.tag):
-                if not whole or self._has_arrived(version):
+            version = self._read(reference.name, id)
+            if version is None or reference.version in ("latest", version.id, version.tag):
+                if version and (not whole or self._has_arrived(version)):
                     return version
-                note(f"! {version} in {self.top} was not uploaded whole: passed over")
+                note(f"! {reference.name}:{id} in {self.top} was not uploaded whole: passed over")
         known = ", ".join(ids[:5]) or "none"
         raise NoVersion(
             f"the dataset {reference.name!r} has no version {reference.version!r} in {self.top} "
@@ -135,66 +167,117 @@ class Store:
         )
 
     def plan(self, text: str, content: Tree, source: str) -> Version:
-        """Give the next version of a dataset, with an id of its own; nothing is written yet."""
+        """Give the next version of a dataset; nothing is written yet, and its number not final."""
         reference = Reference.parse(text)
-        ids = self._ids(reference.name)
-        if reference.version in ids or VERSION.fullmatch(reference.version):
+        if reference.version in self._ids(reference.name) or VERSION.fullmatch(reference.version):
             raise GradlabError(
                 f"{text} names a version, and versions don't change: write to {reference.name}"
             )
-        number = 1 + max((_number(id) for id in ids), default=0)
-        id = f"v{number}-" + "".join(secrets.choice(ALPHABET) for _ in range(6))
+        suffix = "".join(secrets.choice(ALPHABET) for _ in range(6))
+        id = f"v{self._next(reference.name, suffix)}-{suffix}"
         tag = None if reference.version == "latest" else reference.version
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Version(reference.name, id, tag, created, source, content)
+        return Version(reference.name, id, tag, _now(), source, content)
 
-    def commit(self, version: str, box: Path) -> None:
-        """Make a box, a folder with `data` and `manifest.json`, the version NAME:ID.
+    def commit(self, version: str, box: Path) -> str:
+        """Make a box, a folder with `data` and `manifest.json`, the next version; give NAME:ID.
 
-        A version that is there already is left as it is, so a commit can be repeated.
+        `version` is the one that was planned. Its number is decided now, so that the newest is
+        the one that came last. One that is there already is left as it is, so a commit can be
+        repeated.
         """
-        name, id = version.split(":")
-        place = self._place(self.top, name, id)
-        if self.slow and not self.exists(version):
+        name, planned = version.split(":")
+        with self._numbering(name):
+            if done := self._made(version):
+                return done
+            final = self._finish(name, planned, box)
+            place, local = (self.place(final, top) for top in (self.top, self.local))
+            if self.slow:
+                retry(lambda: place.mkdir(parents=True, exist_ok=True))  # the number is taken
+            else:
+                self._put(box, place)
+        if self.slow:
             self._upload(box, place)
-        local = self._place(self.local, name, id)
-        if not local.exists():
-            local.parent.mkdir(parents=True, exist_ok=True)
-            box.rename(local)
-            sync_folder(local.parent)
+            self._put(box, local)
+        self._compared.add(str(final))  # it has just been hashed
         for top in {place.parent, local.parent}:
             self._sweep(top)
+        return str(final)
+
+    @contextmanager
+    def _numbering(self, name: str) -> Iterator[None]:
+        """Let one commit at a time take its number, where the local file system has locks."""
+        folder = self.local / _folder(name)
+        retry(lambda: folder.mkdir(parents=True, exist_ok=True))
+        # Closing the file would end the lock of another thread too: one at a time.
+        with self._locks["numbering"], open(folder / LOCK, "w") as file:
+            with suppress(OSError):  # without locks the time of the commit decides
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            yield
+
+    def _finish(self, name: str, planned: str, box: Path) -> Version:
+        """Write the version's number and time into its manifest, both as they are now."""
+        version = Version.load(box / MANIFEST)
+        suffix = planned.partition("-")[2]
+        final = replace(version, id=f"v{self._next(name, suffix)}-{suffix}", created=_now())
+        tree.write(box / MANIFEST, final.to_text())
+        return final
+
+    def _next(self, name: str, suffix: str) -> int:
+        """Give the number after all others, of half versions too."""
+        taken = (id for id in names(self.top / _folder(name)) if not id.endswith(suffix))
+        return 1 + max(map(_number, taken), default=0)
+
+    def _made(self, version: str) -> str | None:
+        """Give the version that a planned one became, as NAME:ID; none if it isn't there."""
+        name, planned = version.split(":")
+        for id in self._ids(name):
+            if id.partition("-")[2] == planned.partition("-")[2] and self.exists(f"{name}:{id}"):
+                return f"{name}:{id}"
+        return None
+
+    @staticmethod
+    def _put(box: Path, place: Path) -> None:
+        if not tree.exists(place):
+            retry(lambda: place.parent.mkdir(parents=True, exist_ok=True))
+            tree.move(box, place)
+            sync_folder(place.parent)
 
     @staticmethod
     def _upload(box: Path, place: Path) -> None:
-        version = Version.from_text((box / "manifest.json").read_text("utf-8"))
+        version = Version.load(box / MANIFEST)
         tree.copy(version.tree, box / "data", place / "data", plain=True)
         if found := tree.differences(place / "data", version.tree, plain=True):
             raise GradlabError(f"copying {version} to {place} failed: {found[0]}", exit_code=1)
-        tree.write(place / "manifest.json", version.to_text())
+        tree.write(place / MANIFEST, version.to_text())
 
     def exists(self, version: str) -> bool:
-        """Tell whether the version NAME:ID is there."""
-        name, id = version.split(":")
-        found = self._read(self.top, name, id)
+        """Tell whether the version NAME:ID is there; raises DamagedVersion where it is damaged."""
+        found = self._read(*version.split(":"))
         return found is not None and self._has_arrived(found)
 
-    def secure(self, version: str) -> bool:
-        """Tell whether the version NAME:ID is there, brought again where it was lost meanwhile.
+    def secure(self, version: str) -> str | None:
+        """Give the version that a planned NAME:ID became, brought again where it was lost.
 
-        A Drive that is mounted again has lost what it had not uploaded; this machine may have it.
+        None if it isn't there. A Drive that is mounted again has lost what it had not uploaded;
+        this machine may have it.
         """
         self._arrived.discard(version)
-        local = self._place(self.local, *version.split(":"))
-        if self.slow and not self.exists(version) and (local / "manifest.json").exists():
-            self._upload(local, self._place(self.top, *version.split(":")))
-        return self.exists(version)
+        if not (found := self._made(version)) and self.slow:
+            name, planned = version.split(":")
+            own = [id for id in names(self.local / _folder(name)) if VERSION.fullmatch(id)]
+            for id in own:
+                local = self.local / _folder(name) / id
+                same = id.partition("-")[2] == planned.partition("-")[2]
+                if same and tree.exists(local / MANIFEST):
+                    self._upload(local, self.top / _folder(name) / id)
+            found = self._made(version)
+        return found
 
     def _has_arrived(self, version: Version) -> bool:
         """Tell whether a version's files are there, which may be uploaded after its manifest."""
         if not self.slow or str(version) in self._arrived:
             return True
-        data = self._place(self.top, version.name, version.id) / "data"
+        data = self.place(version) / "data"
         for path, file in version.tree.files.items():
             try:
                 # Its size will do: a file is uploaded whole or not at all, or stays empty.
@@ -213,51 +296,139 @@ class Store:
         return any(map(self._has_arrived, later))
 
     def open(self, version: Version) -> Path:
-        """Give the folder on the local disk that holds a version's data."""
-        place = self._place(self.local, version.name, version.id)
-        if self.slow and not (place / "manifest.json").exists():
-            source = self._place(self.top, version.name, version.id) / "data"
-            self.pack(version, source).rename(place)
+        """Give the folder on the local disk that holds a version's data, compared once per run.
+
+        Raises DamagedVersion where it is not what its manifest says.
+        """
+        place = self.place(version, self.local)
+        with self._locks[str(version)]:
+            if str(version) not in self._compared:
+                self._compare(version, place)
+                self._compared.add(str(version))
         return place / "data"
+
+    def _compare(self, version: Version, place: Path) -> None:
+        found: list[str] = []
+        if not self.slow or tree.exists(place / MANIFEST):
+            found = tree.differences(place / "data", version.tree)
+        if found and not self.slow:
+            raise self._damaged(version.name, version.id, found)
+        if found:
+            note(f"! the copy of {version} in {place} is damaged ({found[0]}): copied again")
+            tree.discard(place)
+        if self.slow and not tree.exists(place / MANIFEST):
+            tree.discard(place)
+            tree.move(self.pack(version, self.place(version) / "data"), place)
+
+    def lay(self, version: Version, target: Path) -> None:
+        """Copy a version's data into a folder, to be thrown away, comparing it as it goes."""
+        data = self.open(version) if self.slow else self.place(version) / "data"
+        try:
+            tree.copy(version.tree, data, target)
+        except GradlabError as error:
+            raise self._damaged(version.name, version.id, [str(error)]) from None
 
     def pack(self, version: Version, source: Path) -> Path:
         """Copy a version's files from a folder into a box beside its later place; give the box."""
-        box = self._place(self.local, version.name, f".{version.id}")
+        box = self.place(replace(version, id=f".{version.id}"), self.local)
         tree.discard(box)
         tree.copy(version.tree, source, box / "data")
-        tree.write(box / "manifest.json", version.to_text())
+        sealing.sync(box / "data", version.tree.files)
+        tree.write(box / MANIFEST, version.to_text())
         return box
+
+    def add(self, text: str, folder: Path, source: str) -> Version:
+        """Make a copy of a folder the next version of a dataset."""
+        first = self.plan(text, Tree(), source)
+        box = self.place(replace(first, id=f".{first.id}"), self.local)
+        tree.discard(box)
+        content = tree.clone(folder, box / "data", sealing.is_left_out)
+        if not content.files:
+            tree.discard(box)
+            raise GradlabError(f"{folder} has no files")
+        sealing.sync(box / "data", content.files)
+        version = replace(first, tree=content)
+        tree.write(box / MANIFEST, version.to_text())
+        return replace(version, id=self.commit(str(version), box).partition(":")[2])
 
     def problems(self, version: Version) -> list[str]:
         """Compare a version's files with its manifest, and say what differs."""
-        data = self._place(self.top, version.name, version.id) / "data"
-        return tree.differences(data, version.tree, plain=self.slow)
+        return tree.differences(self.place(version) / "data", version.tree, plain=self.slow)
+
+    def place(self, version: Version, top: Path | None = None) -> Path:
+        """Give the folder of a version in the storage, or below another top."""
+        return (top or self.top) / _folder(version.name) / version.id
 
     def _ids(self, name: str) -> list[str]:
-        folder = self.top / name.replace("/", "@")
+        """List the versions that have a manifest, the newest first."""
+        folder = self.top / _folder(name)
         ids = [id for id in names(folder) if VERSION.fullmatch(id)]
-        whole = [id for id in ids if retry((folder / id / "manifest.json").is_file)]
-        return sorted(whole, key=lambda id: (_number(id), id), reverse=True)
+        whole = [id for id in ids if tree.exists(folder / id / MANIFEST)]
+        twins = Counter(map(_number, whole))
 
-    @staticmethod
-    def _place(top: Path, name: str, id: str) -> Path:
-        return top / name.replace("/", "@") / id
+        def rank(id: str) -> tuple[int, str, str]:
+            # Two machines can take the same number: then the time decides.
+            return _number(id), self._created(name, id) if twins[_number(id)] > 1 else "", id
 
-    def _read(self, top: Path, name: str, id: str) -> Version | None:
+        return sorted(whole, key=rank, reverse=True)
+
+    def _created(self, name: str, id: str) -> str:
         try:
-            manifest = self._place(top, name, id) / "manifest.json"
-            version = Version.from_text(read_text(manifest))
+            version = self._read(name, id)
+        except DamagedVersion:
+            return "~"  # may be the newest
+        return version.created.replace("Z", "") if version else ""
+
+    def _read(self, name: str, id: str) -> Version | None:
+        """Read a manifest, None if it isn't there yet; raises DamagedVersion, OSError."""
+        try:
+            version = Version.load(self.top / _folder(name) / id / MANIFEST)
         # Not for any failure to read it: what is there must never be taken for not there.
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except FileNotFoundError:
             return None
-        return version if (version.name, version.id) == (name, id) else None
+        except sealed.Damaged as error:
+            if self.slow and isinstance(error, sealed.Unfinished):
+                return None
+            raise self._damaged(name, id, [f"{MANIFEST}: {error}"]) from None
+        if (version.name, version.id) != (name, id):
+            raise self._damaged(name, id, [f"{MANIFEST} is that of {version}"])
+        return version
+
+    def _damaged(self, name: str, id: str, found: list[str]) -> DamagedVersion:
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        others = [other for other in self._numbered(name) if other != id]
+        instead = f"name another version, such as {name}:{others[0]}, or " if others else ""
+        return DamagedVersion(
+            f"{name}:{id} is damaged: {', '.join(found[:3])}{more}.\n"
+            f"What it held can't be trusted: {instead}delete its folder, and what made it makes "
+            f"it again: {self.top / _folder(name) / id}",
+            exit_code=1,
+        )
+
+    def _numbered(self, name: str) -> list[str]:
+        ids = [id for id in names(self.top / _folder(name)) if VERSION.fullmatch(id)]
+        return sorted(ids, key=_number, reverse=True)
 
     @staticmethod
     def _sweep(folder: Path) -> None:
-        for place in folder.iterdir():
-            whole = VERSION.fullmatch(place.name) and (place / "manifest.json").exists()
-            if not whole and time.time() - place.stat().st_mtime > ABANDONED_AFTER:
-                tree.discard(place)
+        """Remove what commits that were cut off long ago have left; no reason to fail."""
+        try:
+            for place in (folder / name for name in names(folder) if name != LOCK):
+                found = tree.status(place)
+                old = found and time.time() - found.st_mtime > ABANDONED_AFTER
+                whole = VERSION.fullmatch(place.name) and tree.exists(place / MANIFEST)
+                if old and not whole:
+                    tree.discard(place)
+        except OSError as error:
+            note(f"! what is left over in {folder} could not be removed: {error}")
+
+
+def _folder(name: str) -> str:
+    return name.replace("/", "@")
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _number(id: str) -> int:

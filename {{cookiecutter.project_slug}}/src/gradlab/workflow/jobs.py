@@ -21,7 +21,7 @@ from . import actions, credentials, outputs, process, tree
 from .datasets import NoVersion, Store
 from .engines import Engine
 from .journal import Content, JobState, Journal, Run
-from .outputs import Place
+from .outputs import Inspection, Place
 from .report import Console, JobLog
 from .repository import Repository
 from .spec import Job, Port, Spec
@@ -117,15 +117,16 @@ class Workshop:
             return self.store.exists(content.value)
         volume = self.place.volume(job, name)
         if content.type == "volume":
-            return volume.is_dir() and tree.scan(volume).digest == content.value
+            return tree.is_folder(volume) and tree.scan(volume).digest == content.value
         return True
 
     def recover(self, job: str) -> None:
         """Finish what a runner that was killed had begun to put in place."""
         state = self.run.jobs.get(job)
         if state and state.state == "committing":
-            if outputs.settle(job, state.contents, self.place, self.store):
-                self._succeeded(job, state)
+            settled = outputs.settle(job, state.contents, self.place, self.store)
+            if settled is not None:
+                self._succeeded(job, replace(state, contents=settled))
             else:
                 self.journal.put(self.run, job, None)
 
@@ -182,14 +183,15 @@ class Workshop:
             self._perform(job, log)
             source = f"{self.maker(job)}, run {self.run.id}"
             self.place.mounted.check(PATIENCE)
-            contents = outputs.collect(job, self.place, self.store, log.mask, source)
+            by = Inspection(self.store, log.mask, source, log.note)
+            contents = outputs.collect(job, self.place, by)
         for remark in outputs.remarks(job, self.place, contents):
             log.note(remark)
         state = JobState("committing", fingerprint, contents, time.monotonic() - began)
         self.journal.put(self.run, job.name, state)
-        outputs.settle(job.name, contents, self.place, self.store)
-        self._succeeded(job.name, state)
-        return contents
+        settled = outputs.settle(job.name, contents, self.place, self.store) or contents
+        self._succeeded(job.name, replace(state, contents=settled))
+        return settled
 
     @contextmanager
     def _mirrored(self, job: str, log: JobLog) -> Iterator[None]:
@@ -255,12 +257,16 @@ class Workshop:
             copy.mkdir()
             return copy
         if content.type == "dataset":
-            folder = self.store.open(self.store.find(content.value))
-        else:
-            folder = self.place.volume(*(job.inputs[name].source or ("", "")))
+            version = self.store.find(content.value)
+            if self.engine.read_only:
+                return self.store.open(version)
+            self.store.lay(version, copy)
+            return copy
+        folder = self.place.volume(*(job.inputs[name].source or ("", "")))
         if self.engine.read_only:
             return folder
-        tree.copy(tree.scan(folder), folder, copy)
+        if tree.clone(folder, copy).digest != content.value:
+            raise GradlabError(f"the volume {folder} is not what its job has made", exit_code=1)
         return copy
 
     def _keep_log(self, path: Path) -> None:

@@ -2,13 +2,13 @@
 
     <storage>/workflows/<name>/run-<number>.json
 
-Promises: each state is a file of its own, written once; the newest that is whole counts, so a
-kill at any moment leaves the state before or the one after. Secrets are never in it.
+Promises: each state is a file of its own, written once, with a checksum; the newest that is whole
+counts, so a kill at any moment leaves the state before or the one after. A damaged one is told,
+and never believed. Secrets are never in it.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import threading
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import files
-from . import tree
+from ..errors import note
+from . import sealed, tree
 
 KEPT = 2
 UTC = "%Y-%m-%dT%H:%M:%SZ"
@@ -69,14 +70,18 @@ class Journal:
         self.lock = threading.Lock()
 
     def load(self) -> Run | None:
-        """Read the newest record that is whole."""
+        """Read the newest record that is whole, None if there is none; raises OSError."""
         for path in self._records():
             try:
-                data = json.loads(files.read_text(path))
-                jobs = {name: _job(job) for name, job in data.pop("jobs").items()}
-                return Run(**data, jobs=jobs)
-            except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+                return _run(sealed.load(path))
+            except FileNotFoundError:
                 continue
+            except sealed.Unfinished:  # of a runner that was killed as it wrote
+                continue
+            except sealed.Damaged as error:
+                note(
+                    f"! {path}, which says how far the run came, is damaged ({error}): passed over"
+                )
         return None
 
     def put(self, run: Run, job: str, state: JobState | None) -> None:
@@ -96,7 +101,7 @@ class Journal:
         records = self._records()
         number = int(records[0].stem[4:]) + 1 if records else 1
         newest = self.folder / f"run-{number:08}.json"
-        tree.write(newest, json.dumps(asdict(run), indent=1))
+        tree.write(newest, sealed.to_text(asdict(run)))
         with suppress(OSError):  # what was written counts
             whole = [newest, *(path for path in records if _is_whole(path))]
             kept = set(whole).difference(files.outdated(whole, KEPT))
@@ -110,9 +115,17 @@ class Journal:
 
 def _is_whole(path: Path) -> bool:
     try:
-        return bool(json.loads(files.read_text(path)))
-    except (FileNotFoundError, ValueError):
+        return bool(sealed.load(path))
+    except (FileNotFoundError, sealed.Damaged):
         return False
+
+
+def _run(data: dict[str, Any]) -> Run:
+    try:
+        jobs = {name: _job(job) for name, job in data.pop("jobs").items()}
+        return Run(**data, jobs=jobs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise sealed.Damaged(f"it is no record of a run: {error!r}") from None
 
 
 def _job(data: dict[str, Any]) -> JobState:

@@ -9,8 +9,8 @@ import tyro
 
 from .. import session
 from ..errors import GradlabError
-from . import tree
-from .datasets import Store, Version, open_store, usable
+from . import models, tree
+from .datasets import DamagedVersion, Store, Version, open_store, usable
 
 
 def datasets_command(
@@ -46,11 +46,14 @@ def _dispatch(store: Store, action: str, reference: str | None, folder: Path | N
 
 
 def _list(store: Store) -> int:
-    for name in store.names():
-        for version in store.versions(name):
-            tag = f"  ({version.tag})" if version.tag else ""
-            print(f"{version}  {_summary(version)}  {version.created}  {version.source}{tag}")
-    if not store.names():
+    found = [entry for name in store.names() for entry in store.entries(name)]
+    for entry in found:
+        if isinstance(entry, DamagedVersion):
+            print(_first_line(entry))
+            continue
+        tag = f"  ({entry.tag})" if entry.tag else ""
+        print(f"{entry}  {_summary(entry)}  {entry.made}  {entry.source}{tag}")
+    if not found:
         print(f"No datasets in {store.top}. Make one: gradlab datasets add NAME FOLDER")
     return 0
 
@@ -58,21 +61,29 @@ def _list(store: Store) -> int:
 def _show(store: Store, reference: str) -> int:
     version = store.find(reference, whole=False)
     others = [other.id for other in store.versions(version.name) if other.id != version.id]
-    print(f"{version}  {_summary(version)}\nmade {version.created} by {version.source}")
-    print(f"in {store.open(version)}\nother versions: {', '.join(others) or 'none'}")
+    print(f"{version}  {_summary(version)}\nmade {version.made} by {version.source}")
+    print(f"in {store.place(version) / 'data'}\nother versions: {', '.join(others) or 'none'}")
     for path, file in version.tree.files.items():
-        print(f"  {file.sha256[:12]}  {file.size:>12,}  {path}")
+        print(f"  {file.sha256[:12]}  {file.size:>12,}  {tree.shown(path)}")
     for path, target in version.tree.links.items():
-        print(f"  {'link':>26}  {path} -> {target}")
+        print(f"  {'link':>26}  {tree.shown(path)} -> {tree.shown(target)}")
+    for path in version.tree.folders:
+        print(f"  {'empty folder':>26}  {tree.shown(path)}/")
     return 0
 
 
 def _verify(store: Store, reference: str | None) -> int:
-    versions = [store.find(reference, whole=False)] if reference else []
+    found: list[Version | DamagedVersion] = []
+    if reference:
+        found = [store.find(reference, whole=False)]
     for name in () if reference else store.names():
-        versions += store.versions(name)
-    damaged = 0
-    for version in versions:
+        found += store.entries(name)
+    damaged = 0 if reference else _verify_models(store.top.parent / "models")
+    for version in found:
+        if isinstance(version, DamagedVersion):
+            damaged += 1
+            print(_first_line(version))
+            continue
         if store.is_replaced(version):
             print(f"{version}  passed over: it was not uploaded whole, and a later one was")
             continue
@@ -80,17 +91,27 @@ def _verify(store: Store, reference: str | None) -> int:
         damaged += bool(problems)
         print(f"{version}  {'DAMAGED' if problems else 'ok'}  {_summary(version)}")
         for problem in problems:
-            print(f"  {problem}")
+            print(f"  {tree.shown(problem)}")
     return 1 if damaged else 0
+
+
+def _verify_models(top: Path) -> int:
+    """Name the entries of the model registry that are damaged, and count them."""
+    found = list(models.damaged(top))
+    for path, problem in found:
+        print(f"model {path.parent.name} {path.stem}  DAMAGED  {path}: {problem}")
+    return len(found)
+
+
+def _first_line(error: DamagedVersion) -> str:
+    name, _, problem = str(error).partition("\n")[0].partition(" is damaged: ")
+    return f"{name}  DAMAGED  {tree.shown(problem)}"
 
 
 def _add(store: Store, reference: str, folder: Path) -> int:
     if not folder.is_dir():
         raise GradlabError(f"{folder} is not a folder")
-    version = store.plan(reference, tree.scan(folder), f"gradlab datasets add {folder}")
-    if not version.tree.files:
-        raise GradlabError(f"{folder} has no files")
-    store.commit(str(version), store.pack(version, folder))
+    version = store.add(reference, folder, f"gradlab datasets add {folder}")
     print(f"{version}  {_summary(version)}")
     return 0
 

@@ -3,20 +3,23 @@
     <storage>/models/<name>/<id>.json
 
 Promises: an entry tells the model's name and type, the dataset's version that holds it and the
-metrics that were measured. The same job of the same run gives the same entry.
+metrics that were measured, with a checksum over all of it. The same job of the same run gives the
+same entry.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import GradlabError
-from . import tree
+from ..files import names, retry
+from . import sealed, tree
 from .names import MODEL
 
 METRICS = ("evaluation.json", "metrics.json")
@@ -41,16 +44,27 @@ def create(
         "metrics": _metrics(inputs.values()),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    tree.write(top / name / f"{id}.json", json.dumps(entry, indent=1) + "\n")
+    tree.write(top / name / f"{id}.json", sealed.to_text(entry))
     return id
+
+
+def damaged(top: Path) -> Iterator[tuple[Path, str]]:
+    """Give the entries that are damaged, each with what is wrong; raises OSError."""
+    for folder in (top / name for name in sorted(names(top))):
+        for path in (folder / name for name in sorted(names(folder)) if name.endswith(".json")):
+            try:
+                sealed.load(path)
+            except sealed.Damaged as error:
+                yield path, str(error)
 
 
 def _metrics(folders: Iterable[Path]) -> dict[str, Any]:
     places = [folder / name for name in METRICS for folder in folders]
     for path in places:
-        if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST:
+        there = tree.status(path)
+        if there and stat.S_ISREG(there.st_mode) and there.st_size <= LARGEST:
             try:
-                found = json.loads(path.read_text("utf-8"))
+                found = json.loads(retry(path.read_bytes))
             except ValueError as error:
                 raise GradlabError(f"{path.name} is not JSON: {error}", exit_code=1) from error
             if isinstance(found, dict):

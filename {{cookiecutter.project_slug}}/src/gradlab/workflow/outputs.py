@@ -11,15 +11,15 @@ down, `settle` does it, and may be killed and repeated at any moment with the sa
 
 from __future__ import annotations
 
-import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import session
 from ..errors import GradlabError
-from . import tree
+from ..files import names, retry
+from . import sealing, tree
 from .datasets import Store
 from .drafts import Mirror
 from .engines import DRAFTS
@@ -96,11 +96,11 @@ def prepare(job: Job, place: Place) -> None:
 
 def reopen(draft: Path) -> None:
     """Put back into the outputs what was about to become a version, and did not."""
-    for data in (draft / "commit").glob("*/data"):
-        written = draft / "outputs" / data.parent.name
-        if not os.path.lexists(written):
+    for name in names(draft / "commit"):
+        data, written = draft / "commit" / name / "data", draft / "outputs" / name
+        if tree.exists(data) and not tree.exists(written):
             written.parent.mkdir(exist_ok=True)
-            data.rename(written)
+            tree.move(data, written)
 
 
 def tidy(draft: Path) -> None:
@@ -109,45 +109,57 @@ def tidy(draft: Path) -> None:
         tree.discard(draft / name)
 
 
-def collect(job: Job, place: Place, store: Store, mask: Mask, source: str) -> dict[str, Content]:
+@dataclass(frozen=True)
+class Inspection:
+    """What is needed to look at a job's outputs; `tell` gets a remark."""
+
+    store: Store
+    mask: Mask
+    source: str  # what the versions' manifests say of where they come from
+    tell: Callable[[str], None]
+
+
+def collect(job: Job, place: Place, by: Inspection) -> dict[str, Content]:
     """Check what a job has written and say what each output is to become.
 
     Raises GradlabError for an output that was never written, leads out of itself, or is no
-    small UTF-8 text where it has to be.
+    small UTF-8 text where it has to be, OSError for what can't be read.
     """
     draft, contents = place.draft(job.name), {}
     for name, port in job.outputs.items():
         try:
-            contents[name] = _collect(name, port, draft, store, mask, source)
+            contents[name] = _collect(name, port, draft, by)
         except GradlabError as error:
             raise GradlabError(f"output {name!r} ({port.type}): {error}", exit_code=1) from error
     return contents
 
 
-def _collect(name: str, port: Port, draft: Path, store: Store, mask: Mask, source: str) -> Content:
+def _collect(name: str, port: Port, draft: Path, by: Inspection) -> Content:
     path = draft / "outputs" / name
     if port.type == "string":
-        return Content("string", _text(name, path, mask))
-    if path.is_symlink() or not path.is_dir():
+        return Content("string", _text(name, path, by.mask))
+    if not tree.is_folder(path):
         raise GradlabError(f"/outputs/{name} is no longer a folder")
+    for left_out in sealing.seal(path):
+        by.tell(f"warning: not kept: /outputs/{name}/{left_out}")
     content = tree.scan(path)
     if port.type == "volume":
         return Content("volume", content.digest)
     if not content.files:
         raise GradlabError(f"nothing was written to /outputs/{name}")
-    tree.flush_all(content, path)
-    version = store.plan(port.ref or "", content, source)
+    sealing.sync(path, content.files)
+    version = by.store.plan(port.ref or "", content, by.source)
     tree.write(draft / "commit" / name / "manifest.json", version.to_text())
     return Content("dataset", str(version))
 
 
 def _text(name: str, path: Path, mask: Mask) -> str:
-    if not os.path.lexists(path):
+    found = tree.status(path)
+    if found is None:
         raise GradlabError(f"the file /outputs/{name} was not written")
-    if not stat.S_ISREG(path.lstat().st_mode):  # nor a link to somewhere else
+    if not stat.S_ISREG(found.st_mode):  # nor a link to somewhere else
         raise GradlabError(f"/outputs/{name} is not a file; write the text to it")
-    with open(path, "rb") as file:
-        data = file.read(LONGEST_STRING + 1)
+    data = retry(lambda: _beginning(path))
     if len(data) > LONGEST_STRING:
         raise GradlabError(f"/outputs/{name} is larger than {tree.human(LONGEST_STRING)}")
     try:
@@ -159,31 +171,47 @@ def _text(name: str, path: Path, mask: Mask) -> str:
     return text
 
 
+def _beginning(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(LONGEST_STRING + 1)
+
+
 def remarks(job: Job, place: Place, contents: dict[str, Content]) -> Iterator[str]:
     """Say what looks like a mistake in what a job that succeeded has written."""
     outputs = place.draft(job.name) / "outputs"
-    for name in sorted(set(os.listdir(outputs)) - set(job.outputs)):
+    for name in sorted(set(names(outputs)) - set(job.outputs)):
         yield f"warning: /outputs/{name} is not kept: the job declares no such output"
     for name, content in contents.items():
         if content.type == "volume" and content.value == tree.Tree().digest:
             yield f"warning: the volume /outputs/{name} is empty"
 
 
-def settle(job: str, contents: dict[str, Content], place: Place, store: Store) -> bool:
-    """Put a job's outputs in their places; False where the draft is gone that held them."""
-    draft = place.draft(job)
+def settle(
+    job: str, contents: dict[str, Content], place: Place, store: Store
+) -> dict[str, Content] | None:
+    """Put a job's outputs in their places, and give them with the versions' final numbers.
+
+    None where the draft is gone that held them.
+    """
+    settled, draft = dict(contents), place.draft(job)
     for name, content in contents.items():
         written, box = draft / "outputs" / name, draft / "commit" / name
-        volume = place.volume(job, name)
-        if content.type == "volume" and written.exists():
-            volume.parent.mkdir(parents=True, exist_ok=True)
-            written.rename(volume)
-        elif content.type == "volume" and not volume.exists():
-            return False
-        if content.type == "dataset" and not store.secure(content.value):
-            if not (box / "manifest.json").exists():
-                return False
-            if not (box / "data").exists():
-                written.rename(box / "data")
-            store.commit(content.value, box)
-    return True
+        if content.type == "volume" and not _settle_volume(written, place.volume(job, name)):
+            return None
+        if content.type == "dataset":
+            version = store.secure(content.value)
+            if not version:
+                if not tree.exists(box / "manifest.json"):
+                    return None
+                if not tree.exists(box / "data"):
+                    tree.move(written, box / "data")
+                version = store.commit(content.value, box)
+            settled[name] = Content("dataset", version)
+    return settled
+
+
+def _settle_volume(written: Path, volume: Path) -> bool:
+    if tree.exists(written):
+        retry(lambda: volume.parent.mkdir(parents=True, exist_ok=True))
+        tree.move(written, volume)
+    return tree.exists(volume)

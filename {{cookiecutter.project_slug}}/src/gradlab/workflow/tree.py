@@ -1,7 +1,9 @@
 """A folder as a value: what lies in it, hashed, compared and copied.
 
 Promises: never follows a symbolic link, never carries one that leads out of its folder, and
-knows a file that changed by its SHA-256. Empty folders, sockets and pipes are no part of a tree.
+knows a file that changed by its SHA-256. A tree holds files (content, whether the owner may
+execute them, the time of the last change), symbolic links and empty folders, and nothing else.
+A folder that can't be listed is an error, never an empty one.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Set
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import GradlabError
-from ..files import retry
+from ..files import names, retry
 
 CHUNK = 1 << 20
+ZEROS = bytes(CHUNK)
 
 
 @dataclass(frozen=True)
@@ -29,79 +33,166 @@ class File:
     size: int
     sha256: str
     executable: bool = False
+    mtime: int | None = field(default=None, compare=False)  # nanoseconds since 1970
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the file as plain data, without what is not known."""
+        data = {"size": self.size, "sha256": self.sha256, "executable": self.executable}
+        return data if self.mtime is None else {**data, "mtime": self.mtime}
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The files and symbolic links below a folder, by their paths relative to it."""
+    """Files, symbolic links and empty folders below a folder, by their paths relative to it."""
 
     files: dict[str, File] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files.values())
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 over names, contents and modes: equal exactly for equal trees."""
-        text = json.dumps(self.to_json(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 over names, contents and modes, not times: equal exactly for equal trees."""
+        data = self.to_json()
+        for entry in data["files"].values():
+            entry.pop("mtime", None)
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Give the tree as plain data, as it stands in manifests."""
-        return asdict(self)
+        files = {path: file.to_json() for path, file in self.files.items()}
+        data: dict[str, Any] = {"files": files, "links": self.links}
+        return {**data, "folders": list(self.folders)} if self.folders else data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Tree:
         """Read a tree from plain data; raises KeyError, TypeError or ValueError for others."""
         files = {str(path): File(**entry) for path, entry in data["files"].items()}
         links = {str(path): str(target) for path, target in data["links"].items()}
-        for path in (*files, *links):
+        folders = tuple(map(str, data.get("folders", ())))
+        for path in (*files, *links, *folders):
             if path.startswith("/") or ".." in path.split("/"):
                 raise ValueError(f"{path!r} leads out of the folder")
-        return cls(files, links)
+        return cls(files, links, folders)
+
+
+def status(path: Path | str) -> os.stat_result | None:
+    """Give a path's lstat, None if nothing is there; raises OSError where that can't be told."""
+    try:
+        return retry(lambda: os.lstat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def exists(path: Path | str) -> bool:
+    """Tell whether something is there; raises OSError where that can't be told."""
+    return status(path) is not None
+
+
+def is_folder(path: Path | str) -> bool:
+    """Tell whether a folder is there, no link to one; raises OSError where that can't be told."""
+    found = status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def walk(folder: Path, without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
     """Yield every regular file and symbolic link below a folder, with its lstat.
 
-    `without` are names of files and folders to leave out.
+    `without` are names of files and folders to leave out. Raises OSError where a folder can't be
+    listed: what is in it must not be taken for not there.
     """
-    for top, folders, files in os.walk(folder):
-        linked = [name for name in folders if os.path.islink(os.path.join(top, name))]
-        folders[:] = sorted(set(folders) - set(linked) - without)
-        for name in sorted({*files, *linked} - without):
-            path = os.path.join(top, name)
-            try:
-                status = os.lstat(path)
-            except FileNotFoundError:  # a job that is at work has removed it
+    for path, found in _below(folder, without):
+        if not stat.S_ISDIR(found.st_mode):
+            yield path, found
+
+
+def _below(folder: Path, without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield files, symbolic links and empty folders."""
+    waiting: list[tuple[str, os.stat_result | None]] = [("", None)]
+    while waiting:
+        inside, itself = waiting.pop()
+        files, folders = [], []
+        for name in sorted(set(names(folder / inside)) - without):
+            path = f"{inside}/{name}" if inside else name
+            found = status(f"{folder}/{path}")
+            if found is None:  # a job that is at work has removed it
                 continue
-            if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                yield os.path.relpath(path, folder), status
+            if stat.S_ISDIR(found.st_mode):
+                folders.append((path, found))
+            elif stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
+                files.append((path, found))
+        yield from files
+        waiting += reversed(folders)
+        if itself and not files and not folders:
+            yield inside, itself
 
 
 def scan(folder: Path, paths: list[str] | None = None) -> Tree:
     """Hash what lies below a folder, or only the given paths of it.
 
-    Raises GradlabError for a symbolic link that leads out of the folder.
+    Raises GradlabError for a symbolic link that leads out of the folder, OSError for what can't
+    be read.
     """
-    found = walk(folder) if paths is None else ((p, os.lstat(folder / p)) for p in sorted(paths))
-    files, links = {}, {}
-    for path, status in found:
-        if stat.S_ISLNK(status.st_mode):
-            links[path] = os.readlink(folder / path)
-            if leads_out(folder, path):
-                raise GradlabError(
-                    f"{path} is a symbolic link to {links[path]}, which leads out of its folder; "
-                    "copy the file there, or make the link relative (ln -sr)"
-                )
+    found = _below(folder) if paths is None else _named(folder, paths)
+    return _collect(folder, found, lambda path, _: retry(lambda: _hash(path)))
+
+
+def _named(folder: Path, paths: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+    for path in sorted(paths):
+        if found := status(folder / path):
+            yield path, found
+
+
+def clone(
+    source: Path,
+    target: Path,
+    without: Callable[[str], object] = lambda path: False,
+) -> Tree:
+    """Copy what lies below a folder, but paths that are to be left out; give what it was."""
+    target.mkdir(parents=True, exist_ok=True)
+
+    def take(path: str, executable: bool) -> str:
+        inside = os.path.relpath(path, source)
+        return _copy_file(path, _with_folder(target / inside), executable)
+
+    found = ((path, state) for path, state in _below(source) if not without(path))
+    content = _collect(source, found, take)
+    _finish(content, target)
+    return content
+
+
+def _collect(
+    folder: Path,
+    found: Iterator[tuple[str, os.stat_result]],
+    take: Callable[[str, bool], str],
+) -> Tree:
+    """Make a tree of what was found; `take` gives the SHA-256 of a file."""
+    files, links, folders = {}, {}, []
+    for path, state in found:
+        place = f"{folder}/{path}"
+        if stat.S_ISLNK(state.st_mode):
+            links[path] = _target(folder, path)
+        elif stat.S_ISDIR(state.st_mode):
+            folders.append(path)
         else:
-            with open(folder / path, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            files[path] = File(status.st_size, sha256, bool(status.st_mode & stat.S_IXUSR))
-    return Tree(files, links)
+            executable = bool(state.st_mode & stat.S_IXUSR)
+            sha256 = take(place, executable)
+            files[path] = File(state.st_size, sha256, executable, state.st_mtime_ns)
+    return Tree(files, links, tuple(folders))
+
+
+def _target(folder: Path, path: str) -> str:
+    target = retry(lambda: os.readlink(folder / path))
+    if leads_out(folder, path):
+        raise GradlabError(
+            f"{path} is a symbolic link to {target}, which leads out of its folder; "
+            "copy the file there, or make the link relative (ln -sr)"
+        )
+    return target
 
 
 def leads_out(folder: Path, path: str) -> bool:
@@ -111,43 +202,108 @@ def leads_out(folder: Path, path: str) -> bool:
     return os.path.isabs(os.readlink(folder / path)) or os.path.commonpath([real, top]) != top
 
 
-def copy(tree: Tree, source: Path, target: Path, plain: bool = False) -> None:
-    """Copy a tree's files into a folder, each checked against its hash, and flush them to disk.
+def _hash(path: str) -> str:
+    hashed = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            hashed.update(chunk)
+    return hashed.hexdigest()
 
-    `plain` is for file systems that have neither symbolic links nor modes.
+
+def copy(tree: Tree, source: Path, target: Path, plain: bool = False) -> None:
+    """Copy a tree's files into a folder, each checked against its hash.
+
+    Files and folders get the tree's modes and times, and holes where they are zeros. `plain` is
+    for slow file systems, which have neither modes, links nor holes: each file is flushed.
     Raises GradlabError naming a file that is no longer what the tree says.
     """
     target.mkdir(parents=True, exist_ok=True)
     for path, file in tree.files.items():
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        copy_file(source / path, target / path, file.sha256)
-        if file.executable and not plain:
-            (target / path).chmod((target / path).stat().st_mode | 0o111)
-    for path, leads_to in ({} if plain else tree.links).items():
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        (target / path).unlink(missing_ok=True)
-        (target / path).symlink_to(leads_to)
+        executable = None if plain else file.executable
+        place = _with_folder(target / path)
+        _copy_checked(f"{source}/{path}", place, file.sha256, executable)
+    if not plain:
+        _finish(tree, target)
 
 
 def copy_file(source: Path, target: Path, sha256: str) -> None:
-    """Copy one file and check its hash, trying again where the file system fails."""
+    """Copy one file and check its hash, trying again where the file system fails; flush it."""
+    _copy_checked(str(source), str(target), sha256)
+
+
+def _copy_checked(
+    source: str,
+    target: str,
+    sha256: str,
+    executable: bool | None = None,
+) -> None:
     try:
-        found = retry(lambda: _copy_hashed(source, target))
+        found = _copy_file(source, target, executable)
     except FileNotFoundError:
         raise GradlabError(f"{source} is missing", exit_code=1) from None
     if found != sha256:
-        target.unlink()
+        os.unlink(target)
         raise GradlabError(f"{source} is damaged or was changed: its SHA-256 differs", exit_code=1)
 
 
-def _copy_hashed(source: Path, target: Path) -> str:
-    hashed = hashlib.sha256()
-    with open(source, "rb") as reader, open(target, "wb") as writer:
-        while chunk := reader.read(CHUNK):
-            hashed.update(chunk)
-            writer.write(chunk)
-        flush(writer)
-    return hashed.hexdigest()
+def _copy_file(source: str, target: str, executable: bool | None) -> str:
+    """Copy one file, trying again where the file system fails, and give its SHA-256.
+
+    With `executable` None it is flushed, and has neither a mode nor holes.
+    """
+
+    def once() -> str:
+        hashed, hole = hashlib.sha256(), False
+        with open(source, "rb", buffering=0) as reader, open(target, "wb") as writer:
+            while chunk := reader.read(CHUNK):
+                hashed.update(chunk)
+                hole = executable is not None and chunk == ZEROS[: len(chunk)]
+                writer.seek(len(chunk), os.SEEK_CUR) if hole else writer.write(chunk)
+            if hole:
+                writer.truncate()
+            if executable is None:
+                flush(writer)
+            else:
+                os.fchmod(writer.fileno(), 0o755 if executable else 0o644)
+        return hashed.hexdigest()
+
+    return retry(once)
+
+
+def copy_as_it_is(source: str, target: str) -> None:
+    """Copy one file on the local disk with its mode and time."""
+    found = os.stat(source)
+    _copy_file(source, target, bool(found.st_mode & stat.S_IXUSR))
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _with_folder(path: Path) -> str:
+    """Make the folder of a file that is about to be written."""
+    if not os.path.isdir(path.parent):
+        retry(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+    return str(path)
+
+
+def _finish(tree: Tree, target: Path) -> None:
+    """Make a tree's links and empty folders, and give files their times and folders a mode."""
+    for path, leads_to in tree.links.items():
+        place = _with_folder(target / path)
+        Path(place).unlink(missing_ok=True)
+        os.symlink(leads_to, place)
+    for path in tree.folders:
+        (target / path).mkdir(parents=True, exist_ok=True)
+    for path, file in tree.files.items():
+        if file.mtime is not None:
+            os.utime(target / path, ns=(file.mtime, file.mtime))
+    paths = (*tree.files, *tree.links, *tree.folders)
+    above = {folder for path in paths for folder in _above(path)}
+    for folder in {"", *tree.folders, *above}:
+        os.chmod(target / folder, 0o755)
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := os.path.dirname(path):
+        yield path
 
 
 def flush(file: BinaryIO) -> None:
@@ -156,29 +312,31 @@ def flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def flush_all(tree: Tree, folder: Path) -> None:
-    """Bring a tree that another process has written to the disk."""
-    for path in tree.files:
-        with open(folder / path, "rb") as file:
-            os.fsync(file.fileno())
-
-
 def differences(folder: Path, expected: Tree, plain: bool = False) -> list[str]:
     """Say what differs between a folder and a tree, a line for each path; `plain` as in `copy`."""
     try:
-        wanted, there = (_flat(tree, plain) for tree in (expected, scan(folder)))
+        found = scan(folder)
     except GradlabError as error:
         return [str(error)]
+    wanted, there = (_flat(tree, plain) for tree in (expected, found))
     lines = [f"{path} is missing" for path in wanted.keys() - there.keys()]
     lines += [f"{path} is not in the manifest" for path in there.keys() - wanted.keys()]
     both = wanted.keys() & there.keys()
     lines += [f"{path} has changed" for path in both if wanted[path] != there[path]]
+    if not plain:  # not those that are there too many: earlier versions did not list them
+        empty = (path for path in expected.folders if not is_folder(folder / path))
+        lines += [f"{path}/ is missing" for path in empty]
     return sorted(lines)
 
 
 def _flat(tree: Tree, plain: bool) -> dict[str, File | str]:
     files = {path: replace(file, executable=False) for path, file in tree.files.items()}
     return {**files} if plain else {**tree.files, **tree.links}
+
+
+def shown(text: str) -> str:
+    """Write a path or text so that it stays on its line and commands no terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def human(size: float) -> str:
@@ -195,7 +353,7 @@ def write(path: Path, text: str) -> None:
 
     Without a rename, for network file systems don't promise that one is atomic.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _with_folder(path)
     retry(lambda: _write(path, text.encode()))
 
 
@@ -205,14 +363,34 @@ def _write(path: Path, data: bytes) -> None:
         flush(file)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename, again where the file system fails, which may have done it all the same."""
+    begun = False
+
+    def once() -> None:
+        nonlocal begun
+        if not begun or exists(source) or not exists(target):
+            begun = True
+            os.rename(source, target)
+
+    retry(once)
+
+
 def discard(folder: Path) -> None:
     """Remove a folder, if there is one, and all in it, what is write-protected too."""
+    if is_folder(folder):
+        retry(lambda: _discard(folder))
+    elif exists(folder):  # a link in its place is not followed
+        folder.unlink()
+
+
+def _discard(folder: Path) -> None:
     for top, folders, _ in os.walk(folder):
         for name in (".", *folders):
             path = os.path.join(top, name)
             if not os.path.islink(path) and not os.access(path, os.W_OK | os.X_OK):
                 os.chmod(path, stat.S_IRWXU)
-    if folder.exists():
+    if exists(folder):
         shutil.rmtree(folder)
 
 
