@@ -12,6 +12,8 @@ import pytest
 
 from gradlab.workflow.check import Finding, check
 
+from .conftest import Project
+
 JOB = """\
 jobs:
   train:
@@ -218,6 +220,8 @@ def test_a_value_of_another_shape_is_answered_with_the_right_one(
 def test_keys_that_are_not_indented_below_their_job_are_told_so(tmp_path: Path) -> None:
     said = found(tmp_path, "jobs:\n  train:\n  uses: script@v1\n  with: {image: bash:5}\n")
     assert all("deeper" in each.advice for each in said[:2]), said
+    said = found(tmp_path, "jobs:\n  train:\n    env: {A: b}\n  with: {image: bash:5}\n")
+    assert "it is a key of the job above it" in said[1].advice
     said = found(tmp_path, "jobs:\n  - name: train\n    uses: script@v1\n")
     assert any("without dashes" in each.advice for each in said)
 
@@ -602,6 +606,24 @@ def test_a_branch_that_the_repository_lacks_is_a_warning(tmp_path: Path) -> None
     ]
     (tmp_path / ".git" / "shallow").write_text("0" * 40 + "\n")  # as a checkout of one branch has
     assert said("only: dev") == []
+
+
+def test_a_string_that_a_failed_pipeline_left_empty_is_told_with_the_way_out(
+    project: Project,
+) -> None:
+    text = """\
+        jobs:
+          measure:
+            outputs: {id: {type: string}}
+            uses: script@v1
+            with: {image: bash:5, script: "SET missing-program | tee /outputs/id"}
+        """
+    project.workflow(text.replace("SET ", ""))
+    output = project.ok("run", "train", "--engine", "paths")
+    assert "warning: the string /outputs/id is empty" in output
+    assert "`set -o pipefail`" in output
+    project.workflow(text.replace("SET ", "set -o pipefail; "))
+    assert "missing-program" in project.fails(1, "run", "train", "--engine", "paths")
 
 
 def test_a_dataset_of_the_same_run_is_a_warning_for_it_fails_only_once(tmp_path: Path) -> None:

@@ -230,9 +230,9 @@ def _belongs(word: str, value: Any, at: str) -> str:
         return f"move it below `with:`: `with: {{{word}: ...}}`"
     if at in ("job", "defaults") and word in _ROOT:
         return "move it to the top of the file, without indentation"
-    if at == "root" and isinstance(value, dict) and "uses" in value:
+    if at == "root" and _is_job(value):
         return "it is a job: move it below `jobs:`"
-    if at == "job" and isinstance(value, dict) and "uses" in value:
+    if at == "job" and _is_job(value):
         return "it is a job: write it beside this one, indented as this one"
     if at == "root" and word in _JOB:
         return _OF_A_JOB
@@ -265,7 +265,7 @@ def type_advice(path: Path, value: Any) -> str:
     """Say how to write a value that has the wrong shape."""
     key = path[-1] if path else ""
     match path:
-        case ("jobs", str(name)) if name in _JOB and not isinstance(value, dict):
+        case ("jobs", str(name)) if name in _JOB and not _is_job(value):
             return "indent it deeper: it is a key of the job above it"
         case ("jobs", _) if value is None:
             return "indent its keys deeper than its name"
@@ -274,6 +274,10 @@ def type_advice(path: Path, value: Any) -> str:
         case (*_, "env", _) if isinstance(value, list | dict):
             return "write a text; a secret is `secret:NAME`"
     return _shape(str(key), value)
+
+
+def _is_job(value: Any) -> bool:
+    return isinstance(value, dict) and "uses" in value
 
 
 def _shape(key: str, value: Any) -> str:

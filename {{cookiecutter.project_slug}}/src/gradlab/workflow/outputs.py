@@ -184,6 +184,11 @@ def remarks(job: Job, place: Place, contents: dict[str, Content]) -> Iterator[st
     for name, content in contents.items():
         if content.type == "volume" and content.value == tree.Tree().digest:
             yield f"warning: the volume /outputs/{name} is empty"
+        if content.type == "string" and not content.value.strip():
+            yield (
+                f"warning: the string /outputs/{name} is empty; where a pipeline writes it, "
+                "`set -o pipefail` lets a failure of its first part fail the job"
+            )
 
 
 def settle(
