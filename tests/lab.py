@@ -5,6 +5,7 @@ And what other tests share to run a command that has to succeed, or to fail.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -145,9 +146,9 @@ class Lab:
 
 
 def descendants(pid: int) -> list[int]:
-    """List the processes below a process; torchrun's are in sessions of their own."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return []
-    return [p for child in map(int, children) for p in (child, *descendants(child))]
+    """List the processes below a process, whichever of its threads has started them."""
+    children: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            children += map(int, path.read_text().split())
+    return [p for child in children for p in (child, *descendants(child))]

@@ -53,7 +53,7 @@ class Supervisor:
         self.status: int | None = None
         self.told = 0
         self.held: set[int] = set()
-        self.ignoring: set[int] = set()
+        self.unmoved: set[int] = set()
         self.end = float("inf")
 
     def serve(self) -> int:
@@ -107,11 +107,15 @@ class Supervisor:
             return
         self.told, self.end = number, time.monotonic() + GRACE
         found = family(os.getpid())
-        heeding = {pid for pid in found if _has(pid, "SigCgt", number)}
-        self.ignoring = {pid for pid in found if _has(pid, "SigIgn", number)}
+        mortal = {pid for pid in found if not _minds(pid, number)}
+        # Not one that ignores SIGTERM as well: it may have had the signal, and be saving.
+        self.unmoved = {
+            pid
+            for pid in found.keys() - mortal
+            if _has(pid, "SigIgn", number) and not _minds(pid, signal.SIGTERM)
+        }
         parents = {process.parent for process in found.values()}
-        mortal = found.keys() - heeding - self.ignoring
-        spared = _readers(mortal, heeding)
+        spared = _readers(mortal, found.keys() - mortal - self.unmoved)
         self.held = (mortal & parents) - spared
         send(signal.SIGSTOP, self.held)
         send(number, found.keys() - self.held - spared)
@@ -127,7 +131,7 @@ class Supervisor:
 
     def _has_saved(self) -> bool:
         alive = family(os.getpid()).keys()
-        working = alive - self.held - self.ignoring
+        working = alive - self.held - self.unmoved
         if self.held and not working - _readers(working, self.held):
             send(signal.SIGKILL, self.held)
             self.held = set()
@@ -192,6 +196,11 @@ def _processes() -> Iterator[Process]:
                 # After the command's name, which may hold anything.
                 state, parent, group = file.read().rpartition(b")")[2].split()[:3]
                 yield Process(int(name), int(parent), int(group), state.decode())
+
+
+def _minds(pid: int, number: int) -> bool:
+    """Tell whether a process catches or ignores a signal, so that it does not die of it."""
+    return _has(pid, "SigCgt", number) or _has(pid, "SigIgn", number)
 
 
 def _has(pid: int, mask: str, number: int) -> bool:
