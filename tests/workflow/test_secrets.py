@@ -77,3 +77,68 @@ def test_two_secrets_never_get_one_variable(project: Project) -> None:
     text = project.fails(2, "run", "train", MY_KEY="value-of-one")
     assert "the secrets MY_KEY and my-key would both be the variable MY_KEY" in text
     project.ok("run", "train", **{"MY_KEY": "value-of-one", "my-key": "value-of-other"})
+
+
+PASSED_ON = """
+    jobs:
+      make:
+        env: {TOKEN: "secret:TOKEN", OTHER: "secret:OTHER"}
+        outputs: {text: {type: string}}
+        uses: script@v1
+        with: {image: "bash:5", script: 'printf "bearer $TOKEN, $OTHER\\0." > /outputs/text'}
+      use:
+        needs: [make]
+        inputs: {text: make.outputs.text}
+        outputs: {size: {type: dataset, with: {ref: size}}}
+        uses: script@v1
+        with:
+          image: "bash:5"
+          script: |
+            cat /inputs/text; echo; wc -c < /inputs/text > /outputs/size/bytes
+            cp /inputs/text /outputs/size/text; exit ${FAILS:-0}
+"""
+
+
+def test_a_string_with_a_secret_is_handed_on_hidden_and_not_kept_in_clear(
+    project: Project,
+) -> None:
+    values = {"TOKEN": "hunter2-hunter2", "OTHER": "hunter2"}
+    project.workflow(PASSED_ON.replace("${FAILS:-0}", "1"))
+    output = project.fails(1, "run", "train", "--engine", "paths", **values)
+    assert "warning: the string /outputs/text holds a secret" in output
+    assert "[use] bearer ***, ***" in output and "text=bearer ***, ***" in output
+    assert "hunter2" not in output
+    for path in project.storage.rglob("*"):
+        if path.is_file() and "outputs" not in path.parts:
+            assert b"hunter2" not in path.read_bytes(), path
+    project.workflow(PASSED_ON)
+    output = project.ok("run", "train", "--engine", "paths", **values)
+    assert project.states(output)["make"] == "reused" and "hunter2" not in output
+    (version,) = project.versions("size")
+    assert (version / "data" / "text").read_bytes() == b"bearer hunter2-hunter2, hunter2\0."
+
+
+@pytest.mark.parametrize("value", ["a", "failed", "status", json.dumps({"a": "b"}, indent=1)])
+def test_a_secret_changes_none_of_the_runner_s_own_words(project: Project, value: str) -> None:
+    outputs = {"text": {"type": "string"}}
+    project.workflow(spec("printf '{plain}' > /outputs/text; exit 3", outputs, KEY="secret:KEY"))
+    output = project.fails(1, "run", "train", "--engine", "paths", KEY=value)
+    assert "job failed: its exit status is 3. Its last lines:" in output
+    project.workflow(spec("printf '{plain}' > /outputs/text", outputs, KEY="secret:KEY"))
+    output = project.ok("run", "train", "--engine", "paths", KEY=value)
+    assert "text={plain}" in output and "holds a secret" not in output
+
+
+def test_logins_in_variables_that_jobs_get_are_hidden(project: Project) -> None:
+    project.workflow(spec("env; echo $UV_INDEX_MINE_PASSWORD"))
+    variables = {
+        "PIP_INDEX_URL": "https://me:pip-p4ss@pypi.example.com/simple",
+        "UV_EXTRA_INDEX_URL": "https://a.example.com https://me:uv-p4ss@b.example.com",
+        "UV_INDEX_MINE_PASSWORD": "index-p4ss",
+        "https_proxy": "me:proxy-p4ss@proxy.example.com:3128",
+        "NO_PROXY": "localhost",
+    }
+    output = project.ok("run", "train", "--engine", "paths", **variables)
+    assert "PIP_INDEX_URL=https://me:***@pypi.example.com/simple" in output
+    assert "https_proxy=me:***@proxy.example.com:3128" in output
+    assert "NO_PROXY=localhost" in output and "p4ss" not in output

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from .terminal import lines
+
 
 class GradlabError(Exception):
     """A mistake or a state that the user can mend; its text says what, where and what would do."""
@@ -20,7 +22,7 @@ class GradlabError(Exception):
 def note(message: str) -> None:
     """Tell the user something on standard error, at once; where that fails, nothing else does."""
     with suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)
+        print(lines(message), file=sys.stderr, flush=True)
 
 
 @contextmanager

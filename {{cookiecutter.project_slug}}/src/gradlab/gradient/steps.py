@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..workflow import credentials
-from ..workflow.report import Mask
+from ..workflow.masking import Mask
 from .service import Failure, Service, Thing, named
 
 State = Literal["found", "made", "to make"]

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import GradlabError
+from ..terminal import printable
 from . import models, process, tree
 from .engines import Engine, Task
 from .report import JobLog
@@ -155,7 +156,9 @@ def _git_checkout(context: Context) -> int:
 def _copy_working_tree(context: Context) -> int:
     root, content = context.repository.root, context.repository.content()
     for path in content.links:
-        context.log.note(f"left out: {path}, a symbolic link that leads out of the project")
+        context.log.note(
+            f"left out: {printable(path)}, a symbolic link that leads out of the project"
+        )
     for path in content.modules:
         context.log.note(
             f"left out: the submodule {path}, which is empty here; to have it: "

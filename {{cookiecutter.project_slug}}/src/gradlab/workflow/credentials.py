@@ -21,10 +21,11 @@ from urllib.parse import unquote
 from ..errors import GradlabError
 
 REFERENCE = re.compile(r"secret:([\w.-]+)", re.ASCII)
+SHORTEST = 4  # characters that identify something
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # Within a URL, or before the host of a proxy.
 _LOGIN = re.compile(r"(?:^|//)([^/\s:@\"'?#]*):?([^/\s\"']*)@(?=[\w\[])")
-_SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.I)
+SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.I)
 _TOKEN_LENGTH = 20  # characters from which on a user's name in a URL is taken for a token
 _KEPT = re.compile("\0([^\0]*)\0")
 
@@ -98,14 +99,14 @@ def logins(*texts: str) -> Iterator[str]:
 
 def passed_on(environment: Mapping[str, str]) -> set[str]:
     """Give the secrets in variables that jobs get from this machine, such as a package index."""
-    values = {value for name, value in environment.items() if _SECRET_VARIABLE.search(name)}
+    values = {value for name, value in environment.items() if SECRET_VARIABLE.search(name)}
     return values | set(logins(*environment.values()))
 
 
 def seal(text: str, secrets: Mapping[str, str]) -> str:
     """Give a text as it is kept: with the names of secrets in the place of their values."""
     names: dict[str, str] = {"\0": ""}
-    names |= {value: name for name, value in secrets.items()}
+    names |= {value: name for name, value in secrets.items() if len(value) >= SHORTEST}
     longest_first = sorted(names, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)))
     return pattern.sub(lambda found: f"\0{names[found[0]]}\0", text)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GradlabError
+from ..terminal import printable
 
 LONGEST_LINE = 400
 
@@ -131,5 +132,4 @@ def kind(value: object) -> str:
 
 def _printable(text: str) -> str:
     """Escape what would break a line or a terminal, and shorten what would flood it."""
-    text = text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 3] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 3] + "...")

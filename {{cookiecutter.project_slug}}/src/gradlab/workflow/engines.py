@@ -326,6 +326,12 @@ def _try(command: list[str]) -> str:
     return lines[-1] if done.returncode else ""
 
 
+def passed_on() -> dict[str, str]:
+    """Give the variables of this machine that a job may get."""
+    wanted = re.compile(f"{PASSED_ON_HERE.pattern}|{PASSED_ON.pattern}")
+    return {name: value for name, value in os.environ.items() if wanted.fullmatch(name)}
+
+
 def _offline() -> bool:
     return os.environ.get("GRADLAB_NETWORK") == "off"
 

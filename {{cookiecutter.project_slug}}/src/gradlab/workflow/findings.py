@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..terminal import printable
 from .document import Problem
 
 Severity = Literal["error", "warning"]
@@ -112,7 +113,7 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}:{self.column}"
+        place = f"{printable(str(self.path))}:{self.line}:{self.column}"
         return f"{place}: {self.severity} [{self.rule}] {self.message}; {self.advice}"
 
 
@@ -138,7 +139,9 @@ def render(findings: Sequence[Finding], files: int, form: Format) -> str:
 
 def _github(found: Finding) -> str:
     places = {"file": found.path, "line": found.line, "col": found.column, "title": found.rule}
-    properties = ",".join(f"{key}={_escape(str(value), ':,')}" for key, value in places.items())
+    properties = ",".join(
+        f"{key}={_escape(printable(str(value)), ':,')}" for key, value in places.items()
+    )
     return f"::{found.severity} {properties}::{_escape(f'{found.message}; {found.advice}')}"
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from ..errors import GradlabError
 from . import actions, credentials, outputs, process, tree
 from .datasets import NoVersion, Store
-from .engines import Engine
+from .engines import Engine, passed_on
 from .journal import Content, JobState, Journal, Run
+from .masking import Mask
 from .outputs import Inspection, Place
 from .report import Console, JobLog
 from .repository import Repository
@@ -61,6 +62,11 @@ class Workshop:
     stop: Stop
     resumed: bool = False
     accept: bool = False  # what other code, inputs or text have made
+
+    def mask(self) -> Mask:
+        """Give what hides the secrets of the jobs, and those in what they get of this machine."""
+        found = credentials.passed_on(passed_on()) | {*credentials.logins(*self.event.values())}
+        return Mask([*self.secrets.values(), *found])
 
     def inputs(self, job: Job) -> dict[str, Content]:
         """Say what a job's inputs hold; raises KeyError while a job before it hasn't succeeded."""
@@ -153,7 +159,7 @@ class Workshop:
             return Result("reused", state.seconds, state.contents)
         began = time.monotonic()
         path = self.place.log(job.name)
-        log = JobLog(job.name, path, self.console, self.secrets.values(), append=self.resumed)
+        log = JobLog(job.name, path, self.console, self.mask(), append=self.resumed)
         try:
             contents = self._run(job, log)
             return Result("ran", time.monotonic() - began, contents)
@@ -161,7 +167,7 @@ class Workshop:
             ending, tail = "stopped" if self.stop.signal else "failed", tuple(log.tail)
             log.note(f"{ending}: {error}")
             seconds = time.monotonic() - began
-            return Result(ending, seconds, message=log.mask(str(error)), tail=tail)
+            return Result(ending, seconds, message=log.mask.words(str(error)), tail=tail)
         finally:
             log.close()
             with suppress(OSError):  # a log is no reason to fail
@@ -183,10 +189,15 @@ class Workshop:
             self._perform(job, log)
             source = f"{self.maker(job)}, run {self.run.id}"
             self.place.mounted.check(PATIENCE)
-            by = Inspection(self.store, log.mask, source, log.note)
+            by = Inspection(self.store, self.secrets, source, log.note)
             contents = outputs.collect(job, self.place, by)
         for remark in outputs.remarks(job, self.place, contents):
             log.note(remark)
+        for name in outputs.secret_strings(contents, self.secrets, log.mask):
+            log.note(
+                f"warning: the string /outputs/{name} holds a secret: it is handed on, and hidden "
+                "where it is shown"
+            )
         state = JobState("committing", fingerprint, contents, time.monotonic() - began)
         self.journal.put(self.run, job.name, state)
         settled = outputs.settle(job.name, contents, self.place, self.store) or contents
@@ -251,7 +262,7 @@ class Workshop:
         """Give the file or folder that a job finds as /inputs/NAME."""
         copy = draft / "inputs" / name
         if content.type == "string":
-            copy.write_text(content.value, "utf-8")
+            copy.write_text(credentials.unseal(content.value, self.secrets), "utf-8")
             return copy
         if not content.value:  # optional, or the job's own dataset before its first version
             copy.mkdir()

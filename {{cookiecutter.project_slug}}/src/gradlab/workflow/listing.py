@@ -52,7 +52,7 @@ def _list(store: Store) -> int:
             print(_first_line(entry))
             continue
         tag = f"  ({entry.tag})" if entry.tag else ""
-        print(f"{entry}  {_summary(entry)}  {entry.made}  {entry.source}{tag}")
+        print(f"{entry}  {_summary(entry)}  {entry.made}  {tree.shown(entry.source)}{tag}")
     if not found:
         print(f"No datasets in {store.top}. Make one: gradlab datasets add NAME FOLDER")
     return 0
@@ -61,7 +61,7 @@ def _list(store: Store) -> int:
 def _show(store: Store, reference: str) -> int:
     version = store.find(reference, whole=False)
     others = [other.id for other in store.versions(version.name) if other.id != version.id]
-    print(f"{version}  {_summary(version)}\nmade {version.made} by {version.source}")
+    print(f"{version}  {_summary(version)}\nmade {version.made} by {tree.shown(version.source)}")
     print(f"in {store.place(version) / 'data'}\nother versions: {', '.join(others) or 'none'}")
     for path, file in version.tree.files.items():
         print(f"  {file.sha256[:12]}  {file.size:>12,}  {tree.shown(path)}")

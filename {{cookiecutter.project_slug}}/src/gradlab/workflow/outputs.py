@@ -12,19 +12,19 @@ down, `settle` does it, and may be killed and repeated at any moment with the sa
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import session
 from ..errors import GradlabError
 from ..files import names, retry
-from . import sealing, tree
+from . import credentials, sealing, tree
 from .datasets import Store
 from .drafts import Mirror
 from .engines import DRAFTS
 from .journal import Content
-from .report import Mask
+from .masking import Mask
 from .spec import Job, Port
 
 LONGEST_STRING = 1 << 16  # bytes
@@ -114,7 +114,7 @@ class Inspection:
     """What is needed to look at a job's outputs; `tell` gets a remark."""
 
     store: Store
-    mask: Mask
+    secrets: Mapping[str, str]  # which a string may hold
     source: str  # what the versions' manifests say of where they come from
     tell: Callable[[str], None]
 
@@ -137,7 +137,7 @@ def collect(job: Job, place: Place, by: Inspection) -> dict[str, Content]:
 def _collect(name: str, port: Port, draft: Path, by: Inspection) -> Content:
     path = draft / "outputs" / name
     if port.type == "string":
-        return Content("string", _text(name, path, by.mask))
+        return Content("string", credentials.seal(_text(name, path), by.secrets))
     if not tree.is_folder(path):
         raise GradlabError(f"/outputs/{name} is no longer a folder")
     for left_out in sealing.seal(path):
@@ -153,7 +153,7 @@ def _collect(name: str, port: Port, draft: Path, by: Inspection) -> Content:
     return Content("dataset", str(version))
 
 
-def _text(name: str, path: Path, mask: Mask) -> str:
+def _text(name: str, path: Path) -> str:
     found = tree.status(path)
     if found is None:
         raise GradlabError(f"the file /outputs/{name} was not written")
@@ -166,8 +166,6 @@ def _text(name: str, path: Path, mask: Mask) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         raise GradlabError(f"/outputs/{name} is not text in UTF-8") from None
-    if mask(text) != text:
-        raise GradlabError(f"/outputs/{name} holds the value of a secret")
     return text
 
 
@@ -176,11 +174,21 @@ def _beginning(path: Path) -> bytes:
         return file.read(LONGEST_STRING + 1)
 
 
+def secret_strings(
+    contents: Mapping[str, Content], secrets: Mapping[str, str], mask: Mask
+) -> Iterator[str]:
+    """Name the strings that hold a secret, in whatever form."""
+    for name, content in contents.items():
+        text = credentials.unseal(content.value, secrets) if content.type == "string" else ""
+        if mask(text) != text:
+            yield name
+
+
 def remarks(job: Job, place: Place, contents: dict[str, Content]) -> Iterator[str]:
     """Say what looks like a mistake in what a job that succeeded has written."""
     outputs = place.draft(job.name) / "outputs"
     for name in sorted(set(names(outputs)) - set(job.outputs)):
-        yield f"warning: /outputs/{name} is not kept: the job declares no such output"
+        yield f"warning: /outputs/{tree.shown(name)} is not kept: the job declares no such output"
     for name, content in contents.items():
         if content.type == "volume" and content.value == tree.Tree().digest:
             yield f"warning: the volume /outputs/{name} is empty"

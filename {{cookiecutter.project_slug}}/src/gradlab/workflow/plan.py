@@ -13,6 +13,7 @@ from graphlib import TopologicalSorter
 from .. import session
 from ..errors import GradlabError
 from . import actions, credentials, names
+from .credentials import shown
 from .datasets import NoVersion, Reference, Store, Version
 from .engines import choose
 from .jobs import Workshop, own_dataset
@@ -257,4 +258,4 @@ def show(workshop: Workshop, selected: Sequence[Job]) -> None:
 def _origin(workshop: Workshop, port: Port, job: Job) -> str:
     if port.source and port.source[0] != "workflow":
         return f"of {port.source[0]}"
-    return workshop.input(port, job).value or "empty"
+    return shown(workshop.input(port, job).value) or "empty"

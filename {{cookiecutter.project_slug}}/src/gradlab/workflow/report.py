@@ -2,23 +2,28 @@
 
 Promises: a secret's value is replaced by `***` before anything is printed or written, however
 the output was cut into pieces; a progress bar (text that ends in a carriage return) is drawn in
-place in a terminal, elsewhere at most once a second, and only its last state is in the log.
+place in a terminal, elsewhere at most once a second, and only its last state is in the log. Of
+what a terminal obeys only colours pass, and no command of GitHub's runner does. A log or a
+terminal that fails in any way stops no job: it is said once, and what can be kept is kept.
 """
 
 from __future__ import annotations
 
 import codecs
-import json
 import os
-import re
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import TextIO
-from urllib.parse import quote
+
+from ..errors import note
+from ..terminal import printable, tame
+from .masking import Mask
 
 LONGEST_LINE = 1 << 16
 TAIL = 15  # lines shown of a job that failed
@@ -26,93 +31,126 @@ WIDEST = 60  # characters that a table's column is padded to: one long cell fill
 MOST_LISTED = 20  # words of a list in a table
 
 
-class Mask:
-    """Replaces secrets in a text that comes in pieces."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        forms: set[str] = set()
-        for secret in secrets:
-            lines = [line.strip() for line in secret.splitlines()]
-            for part in (secret, secret.strip(), *lines):
-                forms |= {part, quote(part, safe=""), json.dumps(part)[1:-1]}
-        # The longest first: one secret may be the beginning of another.
-        self.forms = sorted(forms - {""}, key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, self.forms)) or r"(?!)")
-        self.held = ""
-
-    def __call__(self, text: str) -> str:
-        """Mask a text that is complete."""
-        return self.pattern.sub("***", text)
-
-    def feed(self, text: str, last: bool = False) -> str:
-        """Mask the next piece; what may be the beginning of a secret is held back."""
-        text = self.held + text
-        cut = len(text) if last else min(self._begin(text, form) for form in (*self.forms, ""))
-        for match in self.pattern.finditer(text):
-            if match.start() < cut < match.end():
-                cut = match.start()
-        self.held = text[cut:]
-        return self(text[:cut])
-
-    @staticmethod
-    def _begin(text: str, form: str) -> int:
-        """Find where the text ends in a beginning of the form."""
-        for start in range(max(0, len(text) - len(form) + 1), len(text)):
-            if form.startswith(text[start:]):
-                return start
-        return len(text)
-
-
 class Console:
     """The one place that prints, for jobs that run at once."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
-        self.stream = stream
-        self.terminal = stream.isatty()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self.terminal = self.stream.isatty()
         self.lock = threading.Lock()
 
     def line(self, text: str) -> None:
         """Print a line, over a progress bar that may stand there."""
-        self._write(("\r\x1b[K" if self.terminal else "") + text + "\n")
+        self._write(("\r\x1b[K" if self.terminal else "") + _inert(tame(text)) + "\n")
 
     def bar(self, text: str) -> None:
         """Draw a progress bar's new state."""
+        text = _inert(tame(text))
         self._write(f"\r\x1b[K{text}" if self.terminal else text + "\n")
 
     def _write(self, text: str) -> None:
         with self.lock:
             try:
-                self.stream.write(text)
-                self.stream.flush()
-            except UnicodeEncodeError:
-                self.stream.write(text.encode("ascii", "replace").decode())
-            except OSError:  # nobody reads any more, or the terminal is gone; the jobs go on
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+                _print(self.stream, text)
+            except (OSError, ValueError) as error:  # the terminal is gone, or a disk is full
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Print nothing from now on, for the jobs go on; say so where nobody has chosen it."""
+        if not isinstance(error, BrokenPipeError):
+            note(f"! The output is incomplete ({error}); the jobs go on, and their logs are kept.")
+        with suppress(OSError, ValueError):
+            lost = self.stream.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, lost)
+            os.close(nowhere)
+            return
+        self.stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _print(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        stream.write(text.encode("ascii", "backslashreplace").decode())
+    try:
+        stream.flush()
+    except BlockingIOError:  # another program has set the terminal to that
+        os.set_blocking(stream.fileno(), True)
+        stream.flush()
+
+
+def _inert(line: str) -> str:
+    """Take from a line what GitHub's runner would obey: `::` at its beginning, `##[` anywhere."""
+    line = line.replace("##[", "# #[")
+    return f": {line.lstrip()}" if line.lstrip().startswith("::") else line
+
+
+class LogFile:
+    """A file of lines, in which lines are missing rather than that anything fails."""
+
+    def __init__(self, path: Path, append: bool, tell: Callable[[str], None]) -> None:
+        self.path, self.tell = path, tell
+        self.mode = "ab" if append else "wb"
+        self.file: FileIO | None = None
+        self.missing = 0
+        self.told = False
+
+    def line(self, text: str) -> None:
+        """Write a line; where that fails, say so once, and try it again with the next one."""
+        gap = f"\n[{self.missing} lines are missing here]\n" if self.missing else ""
+        try:
+            self._write(f"{gap}{text}\n".encode("utf-8", "backslashreplace"))
+            self.missing = 0
+        except OSError as error:
+            self.missing += 1
+            self._tell(error)
+
+    def close(self) -> None:
+        """Say if the file has gone; never fail."""
+        try:
+            if self.file:
+                self.file.close()
+                self.path.stat()
+        except OSError as error:
+            self._tell(error)
+
+    def _write(self, data: bytes) -> None:
+        if self.file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Without a buffer: what could not be written must not come again later.
+            self.file = FileIO(self.path, self.mode)
+            self.mode = "ab"
+        while data:
+            data = data[self.file.write(data) or 0 :]
+
+    def _tell(self, error: OSError) -> None:
+        if not self.told:
+            self.told = True
+            self.tell(f"! the log {self.path} is incomplete: {error.strerror}; the job goes on")
 
 
 class JobLog:
     """A job's output: masked, prefixed on the console, whole in its log file."""
 
-    def __init__(
-        self, job: str, path: Path, console: Console, secrets: Iterable[str], append: bool
-    ) -> None:
-        self.path, self.console, self.prefix = path, console, f"[{job}] "
-        self.mask = Mask(secrets)
+    def __init__(self, job: str, path: Path, console: Console, mask: Mask, append: bool) -> None:
+        self.console, self.prefix, self.mask = console, f"[{job}] ", mask
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.rest = ""
         self.drawn = 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("a" if append else "w", encoding="utf-8", errors="replace")
+        self.file = LogFile(path, append, lambda text: console.line(self.prefix + text))
 
     def write(self, data: bytes, last: bool = False) -> None:
         """Take the next bytes of the job's output."""
         text = self.mask.feed(self.decoder.decode(data, last), last)
         *lines, self.rest = (self.rest + text).split("\n")
-        if len(self.rest) > LONGEST_LINE and "\r" not in self.rest:
-            lines, self.rest = [*lines, self.rest], ""
         for line in lines:
             self._line(line)
+        # Not all that came since a carriage return: a line may have megabytes.
+        if len(self.rest) > LONGEST_LINE:
+            self._line(self.rest)
+            self.rest = ""
         if last and self.rest:
             self._line(self.rest)
         elif "\r" in self.rest:
@@ -120,8 +158,8 @@ class JobLog:
 
     def note(self, text: str) -> None:
         """Add a line of the runner's own."""
-        for line in self.mask(text).splitlines():
-            self._line(line)
+        for line in self.mask.words(text).splitlines():
+            self._line(printable(line))
 
     def close(self) -> None:
         """Write what is left of the output."""
@@ -129,10 +167,9 @@ class JobLog:
         self.file.close()
 
     def _line(self, text: str) -> None:
-        text = last_state(text)
+        text = tame(last_state(text))
         self.tail.append(text)
-        self.file.write(text + "\n")
-        self.file.flush()
+        self.file.line(text)
         self.console.line(self.prefix + text)
 
     def _draw(self) -> None:
@@ -149,6 +186,7 @@ def last_state(line: str) -> str:
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Set rows, the first of them the heading, in columns; what is wide stands out by itself."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [min(max(len(row[i]) for row in rows), WIDEST) for i in range(len(rows[0]))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     line = "-" * min(max(map(len, lines)), sum(widths) + 2 * len(widths))

@@ -31,9 +31,11 @@ from .. import session
 from ..errors import GradlabError
 from . import check, plan, process, tree
 from . import spec as specs
+from .credentials import shown
 from .datasets import usable
 from .jobs import PATIENCE, Result, Workshop
 from .journal import Run
+from .masking import Mask
 from .outputs import Place
 from .report import Console, duration, table
 from .spec import Job
@@ -254,15 +256,19 @@ def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
         workshop.run.finished = True
         workshop.journal.save(workshop.run)
         tree.discard(workshop.place.volumes)
-    rows = [("job", "state", "time", "result")]
+    rows, mask = [("job", "state", "time", "result")], workshop.mask()
     for name, result in results.items():
-        rows.append((name, result.state, duration(result.seconds), _summary(result)))
+        rows.append((name, result.state, duration(result.seconds), _summary(result, mask)))
     console = workshop.console
     for line in ("", *table(rows)):
         console.line(line)
     for name, result in results.items():
         if result.state == "failed":
-            for line in ("", f"{name} failed: {result.message}. Its last lines:", *result.tail):
+            for line in (
+                "",
+                f"{name} failed: {_line(result.message)}. Its last lines:",
+                *result.tail,
+            ):
                 console.line(line)
             console.line(f"all of them: {workshop.place.log(name)}")
     if not succeeded:
@@ -270,6 +276,10 @@ def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
     if workshop.stop.signal:
         return 128 + workshop.stop.signal
     return 0 if succeeded else 1
+
+
+def _line(message: str) -> str:
+    return " ".join(message.splitlines())
 
 
 def _is_secured(workshop: Workshop) -> bool:
@@ -280,10 +290,10 @@ def _is_secured(workshop: Workshop) -> bool:
     return not lost
 
 
-def _summary(result: Result) -> str:
+def _summary(result: Result, mask: Mask) -> str:
     """Say in a few words what a job has made."""
     parts = [result.message] if result.message else []
     for name, content in result.contents.items():
-        text = " ".join(content.value.split())[:60]
+        text = " ".join(mask(shown(content.value)).split())[:60]
         parts.append({"dataset": text, "string": f"{name}={text}"}.get(content.type, name))
     return ", ".join(parts)

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from ..errors import GradlabError
 from ..files import names, retry
+from ..terminal import printable
 
 CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
@@ -189,7 +190,7 @@ def _target(folder: Path, path: str) -> str:
     target = retry(lambda: os.readlink(folder / path))
     if leads_out(folder, path):
         raise GradlabError(
-            f"{path} is a symbolic link to {target}, which leads out of its folder; "
+            f"{shown(path)} is a symbolic link to {shown(target)}, which leads out of its folder; "
             "copy the file there, or make the link relative (ln -sr)"
         )
     return target
@@ -240,10 +241,12 @@ def _copy_checked(
     try:
         found = _copy_file(source, target, executable)
     except FileNotFoundError:
-        raise GradlabError(f"{source} is missing", exit_code=1) from None
+        raise GradlabError(f"{shown(str(source))} is missing", exit_code=1) from None
     if found != sha256:
         os.unlink(target)
-        raise GradlabError(f"{source} is damaged or was changed: its SHA-256 differs", exit_code=1)
+        raise GradlabError(
+            f"{shown(source)} is damaged or was changed: its SHA-256 differs", exit_code=1
+        )
 
 
 def _copy_file(source: str, target: str, executable: bool | None) -> str:
@@ -336,7 +339,7 @@ def _flat(tree: Tree, plain: bool) -> dict[str, File | str]:
 
 def shown(text: str) -> str:
     """Write a path or text so that it stays on its line and commands no terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return printable(text)
 
 
 def human(size: float) -> str:
