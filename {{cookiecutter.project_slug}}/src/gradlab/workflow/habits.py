@@ -265,7 +265,7 @@ def type_advice(path: Path, value: Any) -> str:
     """Say how to write a value that has the wrong shape."""
     key = path[-1] if path else ""
     match path:
-        case ("jobs", str(name)) if name in _JOB and not _is_job(value):
+        case _ if is_misplaced(path, value):
             return "indent it deeper: it is a key of the job above it"
         case ("jobs", _) if value is None:
             return "indent its keys deeper than its name"
@@ -274,6 +274,11 @@ def type_advice(path: Path, value: Any) -> str:
         case (*_, "env", _) if isinstance(value, list | dict):
             return "write a text; a secret is `secret:NAME`"
     return _shape(str(key), value)
+
+
+def is_misplaced(path: Path, value: Any) -> bool:
+    """Tell whether what stands among the jobs is a key of one, indented too little."""
+    return len(path) == 2 and path[0] == "jobs" and path[1] in _JOB and not _is_job(value)
 
 
 def _is_job(value: Any) -> bool:

@@ -105,7 +105,8 @@ def _problem(document: Document, path: Path, error: Any) -> Problem:
             missing = [key for key in error.validator_value if key not in value]
             message = f"{where(path)} lacks {_join(missing)}"
             advice = f"add {_join(missing)}"
-            if path[:1] == ("jobs",) and (deeper := habits.type_advice(path, value)):
+            if habits.is_misplaced(path, value):
+                deeper = habits.type_advice(path, value)
                 return Problem(document.mark(*path), "no-uses", message, deeper)
         case "enum":
             known = _join(error.validator_value, "or")
@@ -172,7 +173,7 @@ def _type(document: Document, path: Path, error: Any) -> tuple[str, str]:
 def _extra_keys(document: Document, path: Path, error: Any) -> Iterator[Problem]:
     known = error.schema["properties"]
     words = error.schema.get("x-check", {}).get("additionalProperties", {})
-    if path[:1] == ("jobs",) and habits.type_advice(path, error.instance):
+    if habits.is_misplaced(path, error.instance):
         return  # it is no job, but a job's key that is not indented, which is reported
     at = habits.level(path, str(document.get(*path[:-1], "uses") if path else ""))
     for key in error.instance.keys() - known.keys():
