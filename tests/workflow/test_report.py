@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gradlab.workflow import report
 from gradlab.workflow.masking import Mask
 from gradlab.workflow.report import Console, JobLog
 
@@ -178,3 +179,18 @@ def test_a_line_of_megabytes_costs_as_much_as_many_lines(tmp_path: Path) -> None
     lines = seconds((b"0123456789abcdef" * 63 + b"\n") * (size // 1009))
     assert seconds(b"\r" + b"x" * size) < 2 * lines + 0.5
     assert seconds(b"x" * size) < 2 * lines + 0.5
+
+
+def test_long_work_of_the_runner_is_told_and_short_work_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "BUSY_SECONDS", 0.05)
+    shown = io.StringIO()
+    written = log(tmp_path / "log", shown)
+    with written.busy("reading its outputs"):
+        pass
+    assert not shown.getvalue()
+    with written.busy("copying 5477 files, 31 MiB"):
+        while shown.getvalue().count("\n") < 2:
+            time.sleep(0.01)
+    assert "[job] copying 5477 files, 31 MiB: 0.1 s so far" in shown.getvalue()

@@ -154,7 +154,9 @@ def _git_checkout(context: Context) -> int:
 
 
 def _copy_working_tree(context: Context) -> int:
-    root, content = context.repository.root, context.repository.content()
+    root = context.repository.root
+    with context.log.busy(f"reading the working tree {root}"):
+        content = context.repository.content()
     for path in content.links:
         context.log.note(
             f"left out: {printable(path)}, a symbolic link that leads out of the project"
@@ -164,8 +166,10 @@ def _copy_working_tree(context: Context) -> int:
             f"left out: the submodule {path}, which is empty here; to have it: "
             f"git submodule update --init {path}"
         )
-    tree.copy(content.tree, root, context.target)
-    context.log.note(f"{len(content.tree.files)} files of the working tree {root}")
+    count, size = len(content.tree.files), tree.human(content.tree.size)
+    with context.log.busy(f"copying {count} files, {size}"):
+        tree.copy(content.tree, root, context.target)
+    context.log.note(f"{count} files of the working tree {root}, {size}")
     return 0
 
 

@@ -190,7 +190,8 @@ class Workshop:
             source = f"{self.maker(job)}, run {self.run.id}"
             self.place.mounted.check(PATIENCE)
             by = Inspection(self.store, self.secrets, source, log.note)
-            contents = outputs.collect(job, self.place, by)
+            with log.busy("reading its outputs"):
+                contents = outputs.collect(job, self.place, by)
         for remark in outputs.remarks(job, self.place, contents):
             log.note(remark)
         for name in outputs.secret_strings(contents, self.secrets, log.mask):
@@ -200,7 +201,8 @@ class Workshop:
             )
         state = JobState("committing", fingerprint, contents, time.monotonic() - began)
         self.journal.put(self.run, job.name, state)
-        settled = outputs.settle(job.name, contents, self.place, self.store) or contents
+        with log.busy("keeping its outputs"):
+            settled = outputs.settle(job.name, contents, self.place, self.store) or contents
         self._succeeded(job.name, replace(state, contents=settled))
         return settled
 
@@ -228,11 +230,13 @@ class Workshop:
     def _perform(self, job: Job, log: JobLog) -> None:
         contents, draft = self.inputs(job), self.place.draft(job.name)
         self.place.mounted.check(PATIENCE)
+        with log.busy("laying out its inputs"):
+            inputs = {name: self._lay(job, name, contents[name], draft) for name in contents}
         context = actions.Context(
             job=job,
             run=self.run.id,
             folder=draft,
-            inputs={name: self._lay(job, name, contents[name], draft) for name in contents},
+            inputs=inputs,
             contents={name: str(content) for name, content in contents.items()},
             parameters=credentials.fill(job.parameters, self.secrets),
             env={

@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +26,7 @@ from ..terminal import printable, tame
 from .masking import Mask
 
 LONGEST_LINE = 1 << 16
+BUSY_SECONDS = 5.0  # in silence, after which the runner says what it does
 TAIL = 15  # lines shown of a job that failed
 WIDEST = 60  # characters that a table's column is padded to: one long cell fills no others
 MOST_LISTED = 20  # words of a list in a table
@@ -160,6 +161,23 @@ class JobLog:
         """Add a line of the runner's own."""
         for line in self.mask.words(text).splitlines():
             self._line(printable(line))
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Say now and then that the runner itself is at work for the job, and with what."""
+        began, over = time.monotonic(), threading.Event()
+
+        def tell() -> None:
+            while not over.wait(BUSY_SECONDS):
+                self.note(f"{what}: {duration(time.monotonic() - began)} so far")
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()
 
     def close(self) -> None:
         """Write what is left of the output."""
