@@ -51,33 +51,38 @@ class Store:
     folder: Path
     seconds: float = 5.0
     keep: int = 2
-    _cost: float = 0.0  # of the newest save
-    _spent: float = 0.0  # on all of them
+    _cost: float = 0.0  # of the newest save alone
+    _spent: float = 0.0  # on all, and what was written with them
     _begun: float = field(default_factory=lambda: time.monotonic())
     _last: float = field(default_factory=lambda: time.monotonic())
     _whole: list[Path] = field(default_factory=list)
 
     @property
     def due(self) -> bool:
-        """Tell whether a save is due: never if saving would then take too much of the time."""
+        """Tell whether a save is due: never if saving would then take too much of the time.
+
+        With `seconds` of 0 that is so from one save to the next, which is sooner at first.
+        """
         now = time.monotonic()
-        # After the next save come the last one and the results, which cost about half as much.
-        paid = SHARE * (now - self._begun) >= self._spent + 2.5 * self._cost
-        return now - self._last >= self.seconds and paid
+        if not self.seconds:
+            return SHARE * (now - self._last) >= self._cost
+        # After the next save come the last one and the results, which cost about as much.
+        paid = SHARE * (now - self._begun) >= self._spent + 3 * self._cost
+        return paid and now - self._last >= self.seconds
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the time of what is done to save, such as to write the best model."""
+        """Count the time of all that is done to save, such as to write the best model."""
         begun = time.monotonic()
         try:
             yield
         finally:
             self._last = time.monotonic()
-            self._cost = self._last - begun
-            self._spent += self._cost
+            self._spent += self._last - begun
 
     def save(self, step: int, state: dict[str, Any]) -> Path | None:
         """Save the state as of a step; None, with a warning, where that failed."""
+        begun = time.monotonic()
         try:
             buffer = io.BytesIO()
             torch.save(state, buffer)
@@ -86,6 +91,9 @@ class Store:
         except Exception as error:
             note(f"! Step {step} could not be saved in {self.folder}: {error}. Going on.")
             return None
+        finally:
+            self._last = time.monotonic()
+            self._cost = self._last - begun
         with only_observing(f"Older saves in {self.folder} could not be removed"):
             self._prune()
         return path

@@ -68,19 +68,22 @@ def candidates(folder: Path, suffix: str = "pt") -> list[Path]:
     return sorted((folder / m[0] for m in found if m[3] == suffix), reverse=True)
 
 
-def write_durably(path: Path, data: bytes | memoryview) -> None:
+def write_durably(path: Path, data: bytes | memoryview, synced: bool = True) -> None:
     """Write a file so that after a crash at any moment the old or the new content is there.
 
-    Raises OSError, with the old content kept and nothing left beside it.
+    Raises OSError, with the old content kept and nothing left beside it. Unless it is `synced`, it
+    costs less and survives a kill, but no crash of the machine.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if synced:
+            sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()

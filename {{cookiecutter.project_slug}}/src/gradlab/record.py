@@ -100,7 +100,8 @@ class Record:
         text = f"{self._lines.offset} {self._lines.checksum:08x}\n"
         path = self.path.with_name(CHECKSUM)
         with only_observing(f"{path} could not be written"):
-            retry(lambda: write_durably(path, text.encode()), SHORT)
+            # Without a sync: where the machine crashes, the next session writes it anew.
+            retry(lambda: write_durably(path, text.encode(), synced=False), SHORT)
 
     def close(self) -> None:
         """Flush and close the files."""
