@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from . import session
+from . import session, streams
 from .command import Command
 from .command import main as run
 from .compare import compare_command
@@ -33,9 +33,14 @@ COMMANDS: list[Command] = [
 def main() -> int:
     """Run the command that the command line names, or tell the version of the template."""
     if sys.argv[1:] == ["--version"]:
-        print(origin(session.project_root()))
-        return 0
+        streams.prepare()
+        return streams.guarded("gradlab", _version)
     return run("gradlab", COMMANDS)
+
+
+def _version() -> int:
+    print(origin(session.project_root()))
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ never a traceback.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
-from . import origin, session
-from .errors import GradlabError
+from . import origin, session, streams
+from .errors import GradlabError, note
 
 Command = Callable[..., int]
 Settings = dict[str, Any]
@@ -22,6 +21,12 @@ Settings = dict[str, Any]
 
 def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; give its exit code."""
+    if arguments is None:
+        streams.prepare()
+    return streams.guarded(program, lambda: _main(program, commands, arguments))
+
+
+def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None) -> int:
     # Threads that spin while they wait slow each other down severalfold wherever other programs,
     # such as the loader's workers, need the processors too. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,7 +40,7 @@ def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | N
     except GradlabError as error:
         # Under torchrun processes mostly fail alike: one message is enough.
         if error.own or os.environ.get("RANK", "0") == "0":
-            print(f"{program}: {error}", file=sys.stderr)
+            note(f"{program}: {error}")
         return error.exit_code
 
 

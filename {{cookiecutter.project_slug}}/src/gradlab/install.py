@@ -109,4 +109,7 @@ def _report(before: Versions, kept: Versions, project: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from .streams import guarded, prepare
+
+    prepare()
+    sys.exit(guarded("gradlab.install", lambda: main(sys.argv[1:])))

@@ -25,8 +25,9 @@ class Progress:
         self._begun = self._shown = time.monotonic()
         self._bar = None
         # What shows this one's output may be a terminal where this one's own is none.
-        if sys.stderr.isatty() or os.environ.get("GRADLAB_BAR"):
-            self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+        if (sys.stderr and sys.stderr.isatty()) or os.environ.get("GRADLAB_BAR"):
+            with suppress(OSError, ValueError):  # the terminal is gone
+                self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
 
     def update(self, step: int, epoch: int, loss: float) -> None:
         """Show the state after a step (from 1) of an epoch (from 1)."""
@@ -51,8 +52,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):
+            tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
 
     def close(self) -> None:
         """Leave the bar as it stands."""
