@@ -16,14 +16,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from .errors import note
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MOMENT = 2.0  # seconds in which several signals count as one
-UNWIND = 2.0  # seconds in which a process that has nothing to save has to end by itself
 ORPHANED = 60.0  # seconds that a process has to save once torchrun has gone
 LOOK = 0.5  # seconds from one look at the parent to the next
 
@@ -60,9 +59,7 @@ class Stop:
         threading.Thread(target=self._watch, args=(reader,), daemon=True, name="signals").start()
 
     def _in_main(self, number: int, _: FrameType | None) -> None:
-        if not self.unsaved and self.asked in (None, number):
-            self._ask(number)
-            raise SystemExit(128 + number)
+        """Do nothing: that there is a handler is what brings the signal to the thread."""
 
     def _forget(self) -> None:
         """Give a forked child the usual handlers: terminate() of a pool has to end its workers."""
@@ -86,19 +83,18 @@ class Stop:
 
     def _heed(self, number: int) -> None:
         self._ask(number)
-        if time.monotonic() - self._at > MOMENT:
+        if not self.unsaved or time.monotonic() - self._at > MOMENT:
             self._end()
 
     def _look(self) -> None:
         now = time.monotonic()
         if self._parent and self._orphaned is None and os.getppid() != self._parent:
             # Nobody would end the processes that wait for one that has died.
-            note("! torchrun has gone: saving and stopping.")
             self._orphaned = now
             self._ask(signal.SIGTERM)
-        if self.asked is not None and not self.unsaved and now - self._at > UNWIND:
-            self._end()
-        if self._orphaned is not None and now - self._orphaned > ORPHANED:
+            with suppress(OSError):  # who read it may have gone, too
+                note("! torchrun has gone: saving and stopping.")
+        if self._orphaned is not None and not (self.unsaved and now - self._orphaned < ORPHANED):
             self._end()
 
     def _end(self) -> None:
