@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +18,8 @@ from gradlab.workflow.check import check
 
 from .conftest import Bake
 from .lab import Lab, descendants
-from .workflow.conftest import needs_bubblewrap
+from .services.processes import until
+from .workflow.conftest import HAS_BUBBLEWRAP, needs_bubblewrap
 
 KILLS = 10
 
@@ -76,6 +79,28 @@ def test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time(lab:
     run = newest(lab, f"{lab.package}-run") / "runs" / "train"
     assert sha(run / "model.safetensors") == lab.sha("plain")
     assert sha(run / "metrics.jsonl") == lab.sha("plain", "metrics.jsonl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["bubblewrap", "paths"])
+def test_a_signal_to_every_process_of_a_run_saves_the_training(lab: Lab, engine: str) -> None:
+    if engine == "bubblewrap" and not HAS_BUBBLEWRAP:
+        pytest.skip("bubblewrap is not installed")
+    lab.env = {"GRADLAB_NETWORK": "off", "PIP_NO_INDEX": "1"}
+    process = lab.start("gradlab", "run", "train", "--engine", engine)
+    run = lab.storage / "drafts/train/train/outputs/run/runs/train"
+    metrics = run / "metrics.jsonl"
+    until(lambda: metrics.exists() and metrics.stat().st_size, 200, "the first step")
+    started = descendants(process.pid)
+    for pid in [process.pid, *started]:
+        os.kill(pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    stopped = re.search(r"Stopped at step ([\d,]+) of [\d,]+, saved", output)
+    assert stopped, output
+    newest_save = max((run / "saves").glob("*.pt"), key=lambda path: path.name)
+    assert int(newest_save.name[:10]) == int(stopped[1].replace(",", "")), output
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
 
 
 @pytest.mark.slow

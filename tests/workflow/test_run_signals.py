@@ -193,7 +193,7 @@ def saved(project: Project) -> str:
         (twice, signal.SIGINT),
         (to_group, signal.SIGTERM),
         (to_everyone, signal.SIGTERM),
-        (to_everyone_from_the_last, signal.SIGINT),
+        (to_everyone_from_the_last, signal.SIGHUP),
     ],
 )
 def test_the_first_signal_to_whomever_saves(

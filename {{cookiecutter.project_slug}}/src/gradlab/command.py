@@ -1,12 +1,13 @@
 """Command lines made of functions: each is a subcommand, its annotated arguments the options.
 
 Promises: a mistake that the user can mend is one message on standard error and exit code 2,
-never a traceback.
+never a traceback; nor is a Ctrl-C one.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
         if error.own or os.environ.get("RANK", "0") == "0":
             note(f"{program}: {error}")
         return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def flat(settings: Settings, prefix: str = "") -> Settings:
