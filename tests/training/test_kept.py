@@ -181,11 +181,11 @@ def answers(never_cut_off: Tiny) -> dict[str, str]:
 QUESTIONS = {"best.safetensors": "evaluate", "metrics.jsonl": "compare"}
 
 
-def ask(lab: Tiny, file: str) -> Done:
+def ask(lab: Tiny, file: str, **how: object) -> Done:
     if QUESTIONS[file] == "evaluate":
-        done = lab.fork("evaluate")
+        done = lab.fork("evaluate", **how)
     else:
-        done = lab.fork("compare", str(lab.folder()), "--output", "out", module="gradlab")
+        done = lab.fork("compare", str(lab.folder()), "--output", "out", module="gradlab", **how)
     return Done(done.code, done.output.replace(str(lab.storage), ""))
 
 
@@ -199,6 +199,19 @@ def test_a_flipped_bit_of_a_finished_run_is_never_believed(
     done = ask(tiny, file)
     right = done.code == 0 and done.output.endswith(answers[file])
     assert right or (done.code == 1 and f"{file} is damaged" in done.output), flipped + done.output
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_a_failing_call_alters_no_answer(
+    never_cut_off: Tiny, tiny: Tiny, answers: dict[str, str], seed: int
+) -> None:
+    file = list(QUESTIONS)[seed % 2]
+    at, error = random.Random(seed).randrange(1, 30), ERRORS[seed // 2 % len(ERRORS)]
+    done = ask(tiny.copied_from(never_cut_off), file, at=at, error=error)
+    if done.code == 0:
+        assert all(line in done.output for line in answers[file].splitlines()), done.output
+    else:
+        assert "can't be" in done.output or "Nothing can be written" in done.output, done.output
 
 
 @pytest.mark.parametrize("file", RESULTS)
