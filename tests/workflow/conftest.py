@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ from ..lab import Judged
 from ..services.processes import fresh_signals
 
 SOURCE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "src"
-# An image with bash that is on this machine; without it the container engine isn't tried.
+# An image with bash and Python that is on this machine, as tests/image.py makes it.
 IMAGE = os.environ.get("GRADLAB_TEST_IMAGE", "")
 NO_IMAGE = "nowhere.invalid/bash:5"
 HAS_BUBBLEWRAP = shutil.which("bwrap") is not None
 
 needs_bubblewrap = pytest.mark.skipif(not HAS_BUBBLEWRAP, reason="bubblewrap is not installed")
+
+# What workflows say is `bash:5`: an image that is here makes the engine `auto` take it.
+_image = [NO_IMAGE]
+ENGINES = ("bubblewrap", "machine", "paths", "container")
 
 
 def wait_for(runner: subprocess.Popen[str], text: str) -> None:
@@ -48,7 +52,7 @@ class Project(Judged):
         """Write a workflow."""
         path = self.root / ".gradient" / "workflows" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text).replace("bash:5", IMAGE or NO_IMAGE))
+        path.write_text(textwrap.dedent(text).replace("bash:5", _image[-1]))
 
     def command(self, *arguments: str) -> list[str]:
         """Give the command line of `gradlab`."""
@@ -92,7 +96,8 @@ def make_project(tmp_path: Path) -> Callable[[str], Project]:
         root = tmp_path / name
         root.mkdir()
         (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
-        kept = ("PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV", "GRADLAB_NETWORK")
+        kept = ["PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV", "GRADLAB_NETWORK"]
+        kept.append("CONTAINERS_CONF")
         env = {key: os.environ[key] for key in kept if key in os.environ}
         storage = root / "storage"
         env |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "200", "GRADLAB_STORAGE": str(storage)}
@@ -105,3 +110,19 @@ def make_project(tmp_path: Path) -> Callable[[str], Project]:
 def project(make_project: Callable[[str], Project]) -> Project:
     """Give one project, without git."""
     return make_project("demo")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give each engine that works here."""
+    name = str(request.param)
+    if name == "bubblewrap" and not HAS_BUBBLEWRAP:
+        pytest.skip("bubblewrap is not installed")
+    taken = os.path.lexists("/inputs") and not os.path.islink("/inputs")
+    if name == "machine" and (os.getuid() or taken):
+        pytest.skip("needs the user root and a machine without /inputs")
+    if name == "container" and not IMAGE:
+        pytest.skip("no image for it (GRADLAB_TEST_IMAGE; tests/image.py makes one)")
+    _image.append(IMAGE if name == "container" else NO_IMAGE)
+    yield name
+    _image.pop()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HAS_BUBBLEWRAP, IMAGE, Project, needs_bubblewrap, wait_for
+from .conftest import Project, needs_bubblewrap, wait_for
 
 CHAIN = """
     inputs:
@@ -98,21 +98,6 @@ def script(text: str, outputs: str = "{}", extra: str = "") -> str:
               script: |
 {body.replace(" " * 14, " " * 16)}
     """
-
-
-# A container needs an image; one with bash that is on this machine: GRADLAB_TEST_IMAGE.
-ENGINES = ["bubblewrap", "machine", "paths", *(["container"] if IMAGE else [])]
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> str:
-    name = str(request.param)
-    if name == "bubblewrap" and not HAS_BUBBLEWRAP:
-        pytest.skip("bubblewrap is not installed")
-    taken = os.path.lexists("/inputs") and not os.path.islink("/inputs")
-    if name == "machine" and (os.getuid() or taken):
-        pytest.skip("needs the user root and a machine without /inputs")
-    return name
 
 
 def test_one_text_gives_the_same_datasets_in_every_engine(project: Project, engine: str) -> None:
@@ -384,11 +369,13 @@ def test_a_missing_secret_is_an_error_before_anything_runs(project: Project) -> 
 
 
 def test_the_environment_is_clean_but_for_what_the_job_declares(project: Project) -> None:
-    project.workflow(script("env; python -c 'import sys; print(sys.prefix)'", extra="env: {A: b}"))
+    project.workflow(
+        script("env; python -c 'import sys; print(sys.base_prefix)'", extra="env: {A: b}")
+    )
     output = project.ok("run", "train", PRIVATE="hidden", PIP_NO_INDEX="1")
     assert "[job] A=b" in output and "[job] PIP_NO_INDEX=1" in output
     assert "hidden" not in output
-    assert f"[job] {sys.prefix}" in output
+    assert f"[job] {sys.base_prefix}" in output
 
 
 # git-checkout
@@ -544,19 +531,6 @@ def test_a_private_repository_is_cloned_and_its_password_stays_secret(
 
 
 @needs_bubblewrap
-def test_bubblewrap_shows_a_read_only_system_with_nothing_in_tmp(project: Project) -> None:
-    project.workflow(
-        script(
-            "cd /inputs && touch /usr/x /x x 2>&1; touch /tmp/x ~/x && ls /tmp; echo HOME=$HOME\n"
-            "test -w /dev/null && echo null"
-        )
-    )
-    output = project.ok("run", "train", "--engine", "bubblewrap")
-    assert output.count("Read-only file system") == 3
-    assert "[job] HOME=/tmp/home" in output and "[job] null" in output
-
-
-@needs_bubblewrap
 def test_bubblewrap_without_a_network_has_none(project: Project) -> None:
     project.workflow(script("cat /proc/net/dev | grep -c : "))
     assert "[job] 1" in project.ok("run", "train", "--engine", "bubblewrap", GRADLAB_NETWORK="off")
@@ -604,16 +578,6 @@ def test_an_engine_that_does_not_work_here_is_an_error_that_says_why(project: Pr
     project.workflow(script("true"))
     text = project.fails(2, "run", "train", "--engine", "container", PATH="/nowhere")
     assert "the engine container: neither docker nor podman is installed" in text
-
-
-def test_a_container_action_without_a_container_runs_only_what_is_there(project: Project) -> None:
-    text = "jobs: {{job: {{uses: container@v1, with: {{image: 'busybox', {0}}}}}}}"
-    project.workflow(text.format("command: seq, args: ['2']"))
-    assert "[job] 2" in project.ok("run", "train", "--engine", "paths")
-    project.workflow(text.format("args: ['2']"))
-    message = project.fails(2, "run", "train", "--engine", "paths")
-    assert "job 'job': container@v1 needs `command` on this machine" in message
-    assert "--engine container" in message
 
 
 # Signals and processes

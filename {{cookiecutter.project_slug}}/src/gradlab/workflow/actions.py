@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any
 
 from ..errors import GradlabError
 from ..terminal import printable
-from . import models, process, tree
+from . import engines, models, process, tree
 from .engines import Engine, Task
 from .report import JobLog
 from .repository import Login, Repository, clone
@@ -78,9 +77,9 @@ def problem(job: Job, engine: Engine) -> str:
     if job.uses not in ACTIONS:
         return f"there is no action {job.uses!r}; there are {', '.join(ACTIONS)}"
     if job.uses == "container@v1" and engine.name != "container":
-        program = _list(job.parameters.get("command"))
-        if not program or not shutil.which(program[0]):
-            what = f"a program {program[0]!r}" if program else "`command`"
+        words = (*_list(job.parameters.get("command")), *_list(job.parameters.get("args")))
+        if not words or not engines.on_this_machine(words[0], job.env):
+            what = f"the program {words[0]!r}" if words else "`command` or `args`"
             return (
                 f"container@v1 needs {what} on this machine with the engine {engine.name!r}: "
                 "use --engine container, or script@v1"

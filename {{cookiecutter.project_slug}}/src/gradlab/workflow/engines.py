@@ -1,19 +1,25 @@
 """Where a job's script runs: each engine gives it /inputs and /outputs in its own way.
 
     container    docker or podman, in the job's image
-    bubblewrap   Linux namespaces: this machine's system, read-only
+    bubblewrap   Linux namespaces: this machine's system under a root of the job's own
     machine      this machine itself, where it is thrown away afterwards and the user is root
     paths        anywhere: the folders' real paths in the place of /inputs and /outputs
 
 `auto` takes the first that works; a container only where the images are on this machine already,
 for they are large. Everywhere but in a container the job sees this machine's Python, the one that
-runs gradlab, and its image is not used. The network is on, as at the service; with the environment
-variable GRADLAB_NETWORK=off a container and bubblewrap have none.
+runs gradlab, and its image is not used.
+
+The network is on, as at the service; with the environment variable GRADLAB_NETWORK=off a
+container and bubblewrap have none.
+
+Promises: a job finds a /tmp, a HOME and a Python of its own, and folders of its own where it makes
+them at the root; what it leaves or installs there is gone with it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -30,7 +36,8 @@ from typing import Protocol
 
 from .. import session
 from ..errors import GradlabError
-from . import process
+from . import mapping, own_root, process
+from .own_root import OWN
 
 PLACES = ("inputs", "outputs")
 DRAFTS = "drafts"  # part of the path of every task's folder
@@ -40,20 +47,26 @@ PASSED_ON = re.compile(
     r"TERM|TZ|(?i:https?|no|all)_(?i:proxy)|CUDA_VISIBLE_DEVICES|GRADLAB_(?!STORAGE|SCRATCH)\w+"
 )
 PASSED_ON_HERE = re.compile(  # with values that hold on this machine's system only
-    r"LANG|LC_\w+|PIP_\w+|UV_\w+|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|NVIDIA_\w+|OMP_NUM_THREADS"
-    r"|LD_LIBRARY_PATH"  # where Colab has its GPU's driver
+    # But not where to install: that is the job's own Python.
+    r"LANG|LC_\w+|PIP_(?!TARGET|PREFIX|USER|ROOT$|PYTHON|REQUIRE_VIRTUALENV)\w+"
+    r"|UV_(?!SYSTEM_PYTHON|PYTHON|PROJECT|TARGET|PREFIX|BREAK)\w+|SSL_CERT_\w+|REQUESTS_CA_BUNDLE"
+    r"|NVIDIA_\w+|OMP_NUM_THREADS|LD_LIBRARY_PATH"  # where Colab has its GPU's driver
 )
-# Not within a longer name or path: $ROOT/inputs and /inputs-old are something else.
-ROOTS = re.compile(r"(?<![\w./})*~-])/(inputs|outputs)(?![\w.-])")
+STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
-GPU_DEVICES = ("nvidia*", "dri", "kfd")
+# What docker and podman heed themselves. HOME is where the user's logins and images are.
+CLIENTS_OWN = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|XDG_\w+|(DOCKER|CONTAINERS?|PODMAN|BUILDAH|STORAGE)_\w+"
+    r"|REGISTR\w+|LD_\w+|GO\w+|SSL_CERT_\w+|DBUS_\w+|NOTIFY_SOCKET|LISTEN_\w+|SSH_\w+|_\w+"
+    r"|(?i:\w*_proxy)|MALLOC_\w+|GCONV_PATH|LOCPATH"
+)
 
 
 @dataclass(frozen=True)
 class Task:
     """What to run: a script for bash, or a program with arguments (none: the image's own)."""
 
-    folder: Path  # holds `inputs`, `outputs` and `tmp`
+    folder: Path  # holds `inputs`, `outputs`, `tmp`, and the job's `root`
     inputs: Mapping[str, Path]
     env: Mapping[str, str]
     image: str
@@ -66,12 +79,13 @@ class Task:
         """What the task's processes are known by."""
         return self.env[process.MARK]
 
-    def command(self, tmp: str) -> tuple[str, ...]:
-        """Give the command line, with the script written to a file that is seen in `tmp`."""
+    def command(self, own: str) -> tuple[str, ...]:
+        """Give the command line, with the script written to a file that is seen in `own`."""
         if self.script is None:
             return (*self.program, *self.args)
-        (self.folder / "tmp" / "job.sh").write_text(self.script, "utf-8")
-        return ("bash", f"{tmp}/job.sh")
+        (self.folder / "root" / OWN).mkdir(parents=True, exist_ok=True)
+        (self.folder / "root" / OWN / "job.sh").write_text(self.script, "utf-8")
+        return ("bash", f"{own}/job.sh")
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ class Container:
     name, parallel, read_only, caveat = "container", True, True, ""
 
     def __init__(self, program: str) -> None:
-        self.program = program
+        self.program = shutil.which(program) or program
 
     @classmethod
     def find(cls, images: Sequence[str], pull: bool) -> Container | str:
@@ -127,11 +141,14 @@ class Container:
         name = "gradlab-" + hashlib.sha256(task.mark.encode()).hexdigest()[:16]
         remove = [self.program, "rm", "--force", name]
         subprocess.run(remove, capture_output=True)
-        # By name only: values in arguments could be read by everybody on this machine.
+        own_root.discard(task.folder)
+        program = task.command(f"/{OWN}")
         env = {"HOME": "/tmp/home", **_common(time.time()), **task.env}
-        options = [f"--name={name}", "--workdir=/tmp", *(f"--env={name}" for name in env)]
+        if "PATH" in env:  # bash is to be found all the same
+            env["PATH"] += f":{STANDARD_PATH}"
+        given, client = _apart(env)
+        options = [f"--name={name}", "--workdir=/tmp", *(f"--env={name}" for name in client)]
         command = (self.program, "run", "--rm", *options, *self._options(), *_mounts(task))
-        program = task.command("/tmp")
         if task.script is not None or task.program:
             command += (f"--entrypoint={program[0]}",)
             program = program[1:]
@@ -142,75 +159,100 @@ class Container:
             subprocess.run([self.program, *kill], capture_output=True)
 
         try:
-            yield Launch((*command, task.image, *program), {**os.environ, **env}, tell)
+            with _env_file(given) as file:
+                command += (f"--env-file={file}", task.image, *program)
+                yield Launch(command, {**os.environ, **client}, tell)
         finally:
             subprocess.run(remove, capture_output=True)
+            own_root.discard(task.folder)
 
     def _options(self) -> list[str]:
-        options = ["--security-opt=label=disable"] + ["--network=none"] * _offline()
+        options = ["--security-opt=label=disable", "--security-opt=no-new-privileges"]
+        options += ["--cap-drop=ALL", *(f"--cap-add={name}" for name in own_root.CAPABILITIES)]
+        # A loader's workers hand on what they read in shared memory; 64 MiB are the default.
+        options += [f"--shm-size={_half_of_memory()}"] + ["--network=none"] * _offline()
         if os.getuid():  # outputs are to belong to the user, not to root
             user = f"--user={os.getuid()}:{os.getgid()}"
-            options.append("--userns=keep-id" if self.program == "podman" else user)
+            options.append(
+                "--userns=keep-id" if os.path.basename(self.program) == "podman" else user
+            )
         if shutil.which("nvidia-smi"):
-            podman = self.program == "podman"
+            podman = os.path.basename(self.program) == "podman"
             options.append("--device=nvidia.com/gpu=all" if podman else "--gpus=all")
         return options
 
 
 def _mounts(task: Task) -> Iterator[str]:
+    if task.script is not None:
+        own = task.folder / "root" / OWN
+        yield f"--mount=type=bind,source={own},target=/{OWN},readonly"
     for place in ("tmp", "outputs"):
         yield f"--mount=type=bind,source={task.folder / place},target=/{place}"
     for name, source in task.inputs.items():
         yield f"--mount=type=bind,source={source},target=/inputs/{name},readonly"
 
 
+def _apart(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Part a job's environment into what would change the client's own work, and the rest."""
+    given = {name: value for name, value in env.items() if CLIENTS_OWN.fullmatch(name)}
+    for name, value in given.items():
+        if "\n" in value:
+            raise GradlabError(f"the variable {name} has several lines, which no container takes")
+    return given, {name: value for name, value in env.items() if name not in given}
+
+
+@contextmanager
+def _env_file(env: Mapping[str, str]) -> Iterator[str]:
+    """Give a file of variables that is on no disk, for values may be secrets."""
+    text = "".join(f"{name}={value}\n" for name, value in env.items())
+    if not hasattr(os, "memfd_create"):  # a Mac
+        with tempfile.NamedTemporaryFile("w", prefix="gradlab-") as named:
+            named.write(text)
+            named.flush()
+            yield named.name
+        return
+    with os.fdopen(os.memfd_create("env"), "w") as file:
+        file.write(text)
+        file.flush()
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 class Bubblewrap:
-    """A view of this machine in which nothing but /outputs and /tmp can be written."""
+    """A view of this machine in which what is written is the job's own, and gone with it."""
 
     name, parallel, read_only = "bubblewrap", True, True
-    caveat = "jobs run on this machine's system, read-only, not in their images"
+    caveat = "jobs run on this machine's system, not in their images, and leave it as it was"
 
     @classmethod
     def find(cls) -> Bubblewrap | str:
         """Give a working engine, or what is wrong."""
         if not shutil.which("bwrap"):
             return "bubblewrap is not installed (apt-get install bubblewrap)"
-        return _try([*_system(), "--", "/bin/sh", "-c", "exit 0"]) or cls()
+        return _try([*_view(), "--", "/bin/sh", "-c", "exit 0"]) or cls()
 
     @contextmanager
     def launch(self, task: Task) -> Iterator[Launch]:
-        command = [*_system(), "--bind", str(task.folder / "tmp"), "/tmp"]
-        for path in _needed_below_tmp():
-            command += ["--ro-bind", path, path]
-        command += ["--bind", str(task.folder / "outputs"), "/outputs", "--dir", "/inputs"]
-        for name, source in task.inputs.items():
-            command += ["--ro-bind", str(source), f"/inputs/{name}"]
-        command += ["--chdir", "/tmp", "--remount-ro", "/"]
-        command += ["--", *process.supervised(task.command("/tmp"))]
-        yield Launch(process.shielded(command), _host_env(task, "/tmp/home", began=time.time()))
+        with own_root.made(task.folder, f"/{OWN}"):
+            layers = own_root.layered(task.folder)
+            command = [*_view(task.folder, layers), "--bind", str(task.folder / "tmp"), "/tmp"]
+            for path in own_root.needed_below_tmp():
+                command += ["--ro-bind", path, path]
+            command += ["--bind", str(task.folder / "outputs"), "/outputs", "--tmpfs", "/inputs"]
+            for name, source in task.inputs.items():
+                command += ["--ro-bind", str(source), f"/inputs/{name}"]
+            command += ["--remount-ro", "/inputs", "--chdir", "/tmp"]
+            command += ["--", *process.supervised(task.command(f"/{OWN}"))]
+            command = own_root.with_layers(task.folder, layers, command)
+            env = _host_env(task, "/tmp", f"/{OWN}", began=time.time())
+            yield Launch(process.shielded(command), env)
 
 
-def _system() -> list[str]:
-    """Give bubblewrap's arguments for this machine's system, read-only, with its GPUs."""
-    command = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    command += ["--unshare-net"] * _offline()
-    for name in sorted(set(os.listdir("/")) - {"proc", "dev", "tmp", *PLACES}):
-        if os.path.islink(f"/{name}"):
-            command += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
-        elif os.path.isdir(f"/{name}"):
-            command += ["--ro-bind-try", f"/{name}", f"/{name}"]
-    command += ["--proc", "/proc", "--dev", "/dev"]
-    for device in (path for pattern in GPU_DEVICES for path in Path("/dev").glob(pattern)):
-        command += ["--dev-bind", str(device), str(device)]
-    return command
-
-
-def _needed_below_tmp() -> list[str]:
-    """Give the folders of Python and the project that the job's own /tmp would hide."""
-    found = {sys.prefix, sys.base_prefix, str(session.project_root())}
-    found.add(str(process.SUPERVISOR.parent))
-    found |= {os.path.realpath(path) for path in found}
-    return sorted(path for path in found if Path(path).is_relative_to("/tmp"))
+def _view(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
+    return [*own_root.system(folder, layers), *["--unshare-net"] * _offline()]
 
 
 class Machine:
@@ -237,22 +279,35 @@ class Machine:
 
     @contextmanager
     def launch(self, task: Task) -> Iterator[Launch]:
-        with open(self.LOCK, "w") as lock:
+        with open(self.LOCK, "w") as lock, _plain(task.folder) as folder:
             fcntl.lockf(lock, fcntl.LOCK_EX)
             try:
                 for place in PLACES:
                     Path("/", place).unlink(missing_ok=True)
                     Path("/", place).symlink_to(task.folder / place)
-                tmp = str(task.folder / "tmp")
-                env = _host_env(task, f"{tmp}/home", began=session.started())
-                yield Launch(process.supervised(task.command(tmp)), env)
+                with own_root.made(task.folder, f"{folder}/root/{OWN}"):
+                    yield self._launch(task, folder)
             finally:
                 for place in PLACES:
                     Path("/", place).unlink(missing_ok=True)
 
+    def _launch(self, task: Task, folder: Path) -> Launch:
+        """Give the job a /tmp of its own by a mount, or by its text where none can be made."""
+        if not _mounts_work():
+            return _mapped(task, folder, ("tmp",))
+        here = _mapped(task, folder, ())
+        needed = own_root.needed_below_tmp(task.folder, folder)
+        command = own_root.own_tmp(task.folder / "tmp", needed, here.command)
+        return replace(here, command=process.shielded(command))
+
+
+@functools.cache
+def _mounts_work() -> bool:
+    return not _try([*own_root.private_mounts(), "mount", "-i", "--bind", "/tmp", "/tmp"])
+
 
 class Paths:
-    """Real folders in the place of /inputs and /outputs, in the script and its environment."""
+    """Real folders in the place of those at the root, in the script and its environment."""
 
     name, parallel, read_only = "paths", True, False
     caveat = (
@@ -262,25 +317,42 @@ class Paths:
 
     @contextmanager
     def launch(self, task: Task) -> Iterator[Launch]:
-        with _plain(task.folder) as folder:
+        with (
+            _plain(task.folder) as folder,
+            own_root.made(task.folder, f"{folder}/root/{OWN}"),
+        ):
+            launch = _mapped(task, folder, (*PLACES, "tmp"))
+            own = {f"GRADLAB_{place.upper()}": f"{folder}/{place}" for place in PLACES}
+            yield replace(launch, env={**launch.env, **own})
 
-            def real(text: str) -> str:
-                return ROOTS.sub(rf"{folder}/\1", text)
 
-            env = {key: real(value) for key, value in task.env.items()} | {
-                process.MARK: task.mark,
-                "GRADLAB_INPUTS": f"{folder}/inputs",
-                "GRADLAB_OUTPUTS": f"{folder}/outputs",
-            }
-            here = replace(
-                task,
-                env=env,
-                script=task.script and real(task.script),
-                program=tuple(map(real, task.program)),
-                args=tuple(map(real, task.args)),
-            )
-            env = _host_env(here, f"{folder}/tmp/home", began=session.started())
-            yield Launch(process.supervised(here.command(f"{folder}/tmp")), env)
+def _mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
+    """Give a task's command with its own folders in the place of some at the root.
+
+    These are `names`, and those that its script makes there.
+    """
+    kept = (str(session.project_root()), str(task.folder), sys.prefix, sys.base_prefix)
+    places = {name: f"{folder}/{name}" for name in names}
+    root = task.folder / "root"
+    for name in mapping.made_at_root(task.script or "", task.env, kept):
+        places[name] = f"{folder}/root/{name}"
+    for name in set(os.listdir("/")) - {*places, OWN}:
+        (root / name).symlink_to(f"/{name}")
+    for name in names:
+        (root / name).symlink_to(task.folder / name)
+    below = own_root.needed_below_tmp(task.folder, folder)
+    tops = {Path(path).parts[2] for path in below if len(Path(path).parts) > 2}
+    real = mapping.replacer(places, f"{folder}/root", tops)
+    here = replace(
+        task,
+        env={key: real(value) for key, value in task.env.items()} | {process.MARK: task.mark},
+        script=task.script and real(task.script),
+        program=tuple(map(real, task.program)),
+        args=tuple(map(real, task.args)),
+    )
+    own = f"{folder}/root/{OWN}"
+    env = _host_env(here, f"{folder}/tmp", own, began=session.started())
+    return Launch(process.supervised(here.command(own)), env)
 
 
 @contextmanager
@@ -347,11 +419,19 @@ def _common(began: float) -> dict[str, str]:
     return env
 
 
-def _host_env(task: Task, home: str, began: float) -> dict[str, str]:
-    """Give a clean environment in which `python` is the one that runs gradlab."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    env = {"PATH": path, "HOME": home, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
-    if sys.prefix != sys.base_prefix:
-        env["VIRTUAL_ENV"] = sys.prefix
+def _host_env(task: Task, tmp: str, own: str, began: float) -> dict[str, str]:
+    """Give a clean environment in which `python` is the one that runs gradlab, for this job."""
+    env = {"HOME": f"{tmp}/home", "TMPDIR": tmp, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    env["VIRTUAL_ENV"] = f"{own}/python"
     env |= {name: value for name, value in os.environ.items() if PASSED_ON_HERE.fullmatch(name)}
-    return env | _common(began) | dict(task.env)
+    env |= _common(began) | dict(task.env)
+    # A job's PATH is that of its image: here it comes before this machine's, after its Python.
+    path = [f"{own}/python/bin", task.env.get("PATH", ""), str(Path(sys.executable).parent)]
+    path += [os.environ.get("PATH", ""), os.defpath]
+    return env | {"PATH": os.pathsep.join(filter(None, path))}
+
+
+def on_this_machine(program: str, env: Mapping[str, str]) -> bool:
+    """Tell whether a job would find a program on this machine, its own Python's included."""
+    path = [env.get("PATH", ""), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    return bool(shutil.which(program, path=os.pathsep.join(filter(None, path))))

@@ -105,7 +105,7 @@ def reopen(draft: Path) -> None:
 
 def tidy(draft: Path) -> None:
     """Remove all but the outputs from a job's folder."""
-    for name in ("inputs", "tmp", "commit", "mirror"):
+    for name in ("inputs", "tmp", "root", "layers", "commit", "mirror"):
         tree.discard(draft / name)
 
 
