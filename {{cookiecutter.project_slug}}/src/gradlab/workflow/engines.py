@@ -62,6 +62,30 @@ CLIENTS_OWN = re.compile(
 )
 
 
+# The first process of a container takes no signal that it doesn't catch: the script would go on
+# with its next command. As its child it ends; who catches the signal has time to save, and who
+# reads from a pipe to pass on what is in it.
+START = """\
+set -m
+trap told=1 HUP INT TERM
+bash {own}/job.sh &
+job=$!
+while :; do wait $job; status=$?; kill -0 $job || break; done 2>/dev/null
+others() { set -- /proc/[0-9]*; [ $# -gt 1 ]; }
+readers() {
+  for each in /proc/[0-9]*; do
+    case $(readlink $each/fd/0) in pipe:*) return 0;; esac
+  done
+  return 1
+}
+for each in {1..100}; do
+  if [ "$told" ]; then others; else readers; fi || break
+  sleep 0.1
+done 2>/dev/null
+exit $status
+"""
+
+
 @dataclass(frozen=True)
 class Task:
     """What to run: a script for bash, or a program with arguments (none: the image's own)."""
@@ -142,7 +166,7 @@ class Container:
         remove = [self.program, "rm", "--force", name]
         subprocess.run(remove, capture_output=True)
         own_root.discard(task.folder)
-        program = task.command(f"/{OWN}")
+        program = _started(task)
         env = {"HOME": "/tmp/home", **_common(time.time()), **task.env}
         if "PATH" in env:  # bash is to be found all the same
             env["PATH"] += f":{STANDARD_PATH}"
@@ -190,6 +214,16 @@ def _mounts(task: Task) -> Iterator[str]:
         yield f"--mount=type=bind,source={task.folder / place},target=/{place}"
     for name, source in task.inputs.items():
         yield f"--mount=type=bind,source={source},target=/inputs/{name},readonly"
+
+
+def _started(task: Task) -> tuple[str, ...]:
+    """Give the command line of a task in a container."""
+    program = task.command(f"/{OWN}")
+    if task.script is None:
+        return program
+    start = START.replace("{own}", f"/{OWN}")
+    (task.folder / "root" / OWN / "start.sh").write_text(start, "utf-8")
+    return ("bash", f"/{OWN}/start.sh")
 
 
 def _apart(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
