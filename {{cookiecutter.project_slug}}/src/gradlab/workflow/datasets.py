@@ -190,7 +190,7 @@ class Store:
             if done := self._made(version):
                 return done
             final = self._finish(name, planned, box)
-            place, local = (self.place(final, top) for top in (self.top, self.local))
+            place, local = (top / _folder(name) / final for top in (self.top, self.local))
             if self.slow:
                 retry(lambda: place.mkdir(parents=True, exist_ok=True))  # the number is taken
             else:
@@ -198,10 +198,10 @@ class Store:
         if self.slow:
             self._upload(box, place)
             self._put(box, local)
-        self._compared.add(str(final))  # it has just been hashed
+        self._compared.add(f"{name}:{final}")  # it has just been hashed
         for top in {place.parent, local.parent}:
             self._sweep(top)
-        return str(final)
+        return f"{name}:{final}"
 
     @contextmanager
     def _numbering(self, name: str) -> Iterator[None]:
@@ -214,13 +214,12 @@ class Store:
                 fcntl.lockf(file, fcntl.LOCK_EX)
             yield
 
-    def _finish(self, name: str, planned: str, box: Path) -> Version:
+    def _finish(self, name: str, planned: str, box: Path) -> str:
         """Write the version's number and time into its manifest, both as they are now."""
-        version = Version.load(box / MANIFEST)
-        suffix = planned.partition("-")[2]
-        final = replace(version, id=f"v{self._next(name, suffix)}-{suffix}", created=_now())
-        tree.write(box / MANIFEST, final.to_text())
-        return final
+        data, suffix = sealed.load(box / MANIFEST), planned.partition("-")[2]
+        data |= {"version": f"v{self._next(name, suffix)}-{suffix}", "created": _now()}
+        tree.write(box / MANIFEST, sealed.to_text(data))
+        return str(data["version"])
 
     def _next(self, name: str, suffix: str) -> int:
         """Give the number after all others, of half versions too."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import GradlabError
-from . import actions, credentials, outputs, process, tree
+from . import actions, credentials, models, outputs, process, tree
 from .datasets import NoVersion, Store
 from .engines import Engine, passed_on
 from .journal import Content, JobState, Journal, Run
@@ -115,15 +115,18 @@ class Workshop:
         state = self.run.jobs.get(job.name)
         if not state or state.state != "succeeded" or state.fingerprint != self.fingerprint(job):
             return None
-        there = all(self._is_there(job.name, *item) for item in state.contents.items())
+        there = all(self._is_there(job, *item) for item in state.contents.items())
         return state if there else None
 
-    def _is_there(self, job: str, name: str, content: Content) -> bool:
+    def _is_there(self, job: Job, name: str, content: Content) -> bool:
         if content.type == "dataset":
             return self.store.exists(content.value)
-        volume = self.place.volume(job, name)
+        volume = self.place.volume(job.name, name)
         if content.type == "volume":
             return tree.is_folder(volume) and tree.scan(volume).digest == content.value
+        if job.uses == "create-model@v1":
+            top, model = self.place.kept / "models", str(job.parameters["name"])
+            return models.is_whole(top, model, content.value)
         return True
 
     def recover(self, job: str) -> None:

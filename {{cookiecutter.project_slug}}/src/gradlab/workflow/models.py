@@ -48,6 +48,14 @@ def create(
     return id
 
 
+def is_whole(top: Path, name: str, id: str) -> bool:
+    """Tell whether an entry is there and whole; raises OSError where it can't be read."""
+    try:
+        return bool(sealed.load(top / name / f"{id}.json"))
+    except (FileNotFoundError, sealed.Damaged):
+        return False
+
+
 def damaged(top: Path) -> Iterator[tuple[Path, str]]:
     """Give the entries that are damaged, each with what is wrong; raises OSError."""
     for folder in (top / name for name in sorted(names(top))):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
 from .. import session
-from ..errors import GradlabError
+from ..errors import GradlabError, note
 from . import actions, credentials, names
 from .credentials import shown
 from .datasets import NoVersion, Reference, Store, Version
@@ -162,9 +162,18 @@ def look_up(workshop: Workshop, selected: Sequence[Job], fresh: bool = False) ->
             found = _find(store, job, reference, optional)
         run.datasets[reference], run.digests[reference] = _recorded(found)
         workshop.console.line(_taken(reference, found, job))
-        newest = store.find(reference) if begun and found else None
+        newest = _newest(store, reference) if begun and found else None
         if newest and str(newest) != str(found):
             workshop.console.line(f"  as when this run began; {newest} has come since")
+
+
+def _newest(store: Store, reference: str) -> Version | None:
+    """Give the version that a run would take that began now, which is only told."""
+    try:
+        return store.find(reference)
+    except GradlabError as error:  # damaged: no reason to end a run that reads another
+        note(f"! {error}")
+        return None
 
 
 def _taken(reference: str, found: Version | None, job: Job) -> str:

@@ -292,7 +292,7 @@ def _is_secured(workshop: Workshop) -> bool:
 
 def _summary(result: Result, mask: Mask) -> str:
     """Say in a few words what a job has made."""
-    parts = [result.message] if result.message else []
+    parts = result.message.splitlines()[:1]
     for name, content in result.contents.items():
         text = " ".join(mask(shown(content.value)).split())[:60]
         parts.append({"dataset": text, "string": f"{name}={text}"}.get(content.type, name))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from ..files import retry
 
 CHECKSUM = "checksum"
+END = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
 class Damaged(ValueError):
@@ -28,34 +30,34 @@ class Unfinished(Damaged):
 def to_text(data: dict[str, Any]) -> str:
     """Write a record, each of its entries on a line of its own."""
     entries = []
-    for name, value in {**data, CHECKSUM: _checksum(data)}.items():
+    for name, value in data.items():
         text = json.dumps(value)
         if isinstance(value, dict) and value:
             lines = (f"  {json.dumps(key)}: {json.dumps(each)}" for key, each in value.items())
             text = "{\n" + ",\n".join(lines) + "\n }"
         entries.append(f" {json.dumps(name)}: {text}")
-    return "{\n" + ",\n".join(entries) + "\n}\n"
+    text = "{\n" + ",\n".join(entries)
+    return f'{text},\n "{CHECKSUM}": "{hashlib.sha256(text.encode()).hexdigest()}"\n}}\n'
 
 
 def from_bytes(text: bytes) -> dict[str, Any]:
     """Read a record; raises Unfinished or Damaged."""
     if not text.rstrip().endswith(b"}"):
         raise Unfinished("it has no end")
+    end = END.search(text, max(0, len(text) - 100))
+    if end and hashlib.sha256(text[: end.start()]).hexdigest() != end[1].decode():
+        raise Damaged("its checksum differs")
     try:
         data = json.loads(text)
     except ValueError as error:
         raise Damaged(f"it is no JSON: {error}") from None
     if not isinstance(data, dict):
         raise Damaged("it is no record")
-    if data.pop(CHECKSUM, None) not in (None, _checksum(data)):
-        raise Damaged("its checksum differs")
+    if data.pop(CHECKSUM, None) is not None and not end:
+        raise Damaged("its checksum is damaged")
     return data
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a file's record; raises Unfinished, Damaged or OSError (where it can't be read)."""
     return from_bytes(retry(path.read_bytes))
-
-
-def _checksum(data: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -139,7 +140,8 @@ def scan(folder: Path, paths: list[str] | None = None) -> Tree:
     be read.
     """
     found = _below(folder) if paths is None else _named(folder, paths)
-    return _collect(folder, found, lambda path, _: retry(lambda: _hash(path)))
+    top = str(folder)
+    return _collect(folder, found, lambda path, _: retry(lambda: _hash(f"{top}/{path}")))
 
 
 def _named(folder: Path, paths: list[str]) -> Iterator[tuple[str, os.stat_result]]:
@@ -154,11 +156,12 @@ def clone(
     without: Callable[[str], object] = lambda path: False,
 ) -> Tree:
     """Copy what lies below a folder, but paths that are to be left out; give what it was."""
+    top, made = str(source), set[str]()
     target.mkdir(parents=True, exist_ok=True)
 
-    def take(path: str, executable: bool) -> str:
-        inside = os.path.relpath(path, source)
-        return _copy_file(path, _with_folder(target / inside), executable)
+    def take(path: str, state: os.stat_result) -> str:
+        place = _with_folder(f"{target}/{path}", made)
+        return _copy_file(f"{top}/{path}", place, _mode(state), state.st_mtime_ns)
 
     found = ((path, state) for path, state in _below(source) if not without(path))
     content = _collect(source, found, take)
@@ -169,20 +172,18 @@ def clone(
 def _collect(
     folder: Path,
     found: Iterator[tuple[str, os.stat_result]],
-    take: Callable[[str, bool], str],
+    take: Callable[[str, os.stat_result], str],
 ) -> Tree:
     """Make a tree of what was found; `take` gives the SHA-256 of a file."""
     files, links, folders = {}, {}, []
     for path, state in found:
-        place = f"{folder}/{path}"
         if stat.S_ISLNK(state.st_mode):
             links[path] = _target(folder, path)
         elif stat.S_ISDIR(state.st_mode):
             folders.append(path)
         else:
             executable = bool(state.st_mode & stat.S_IXUSR)
-            sha256 = take(place, executable)
-            files[path] = File(state.st_size, sha256, executable, state.st_mtime_ns)
+            files[path] = File(state.st_size, take(path, state), executable, state.st_mtime_ns)
     return Tree(files, links, tuple(folders))
 
 
@@ -206,9 +207,19 @@ def leads_out(folder: Path, path: str) -> bool:
 def _hash(path: str) -> str:
     hashed = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
+        size = _chunk(file)
+        while chunk := file.read(size):
             hashed.update(chunk)
     return hashed.hexdigest()
+
+
+def _chunk(file: FileIO) -> int:
+    """Say how much to read at once: memory for all that a small file is not costs time."""
+    return min(CHUNK, os.fstat(file.fileno()).st_size + 1)
+
+
+def _mode(state: os.stat_result) -> int:
+    return 0o755 if state.st_mode & stat.S_IXUSR else 0o644
 
 
 def copy(tree: Tree, source: Path, target: Path, plain: bool = False) -> None:
@@ -218,11 +229,12 @@ def copy(tree: Tree, source: Path, target: Path, plain: bool = False) -> None:
     for slow file systems, which have neither modes, links nor holes: each file is flushed.
     Raises GradlabError naming a file that is no longer what the tree says.
     """
+    made = set[str]()
     target.mkdir(parents=True, exist_ok=True)
     for path, file in tree.files.items():
-        executable = None if plain else file.executable
-        place = _with_folder(target / path)
-        _copy_checked(f"{source}/{path}", place, file.sha256, executable)
+        mode = None if plain else 0o755 if file.executable else 0o644
+        place = _with_folder(f"{target}/{path}", made)
+        _copy_checked(f"{source}/{path}", place, file.sha256, mode, file.mtime)
     if not plain:
         _finish(tree, target)
 
@@ -233,13 +245,10 @@ def copy_file(source: Path, target: Path, sha256: str) -> None:
 
 
 def _copy_checked(
-    source: str,
-    target: str,
-    sha256: str,
-    executable: bool | None = None,
+    source: str, target: str, sha256: str, mode: int | None = None, mtime: int | None = None
 ) -> None:
     try:
-        found = _copy_file(source, target, executable)
+        found = _copy_file(source, target, mode, mtime)
     except FileNotFoundError:
         raise GradlabError(f"{shown(str(source))} is missing", exit_code=1) from None
     if found != sha256:
@@ -249,25 +258,29 @@ def _copy_checked(
         )
 
 
-def _copy_file(source: str, target: str, executable: bool | None) -> str:
+def _copy_file(source: str, target: str, mode: int | None, mtime: int | None) -> str:
     """Copy one file, trying again where the file system fails, and give its SHA-256.
 
-    With `executable` None it is flushed, and has neither a mode nor holes.
+    Without a mode it is flushed, and has neither a time (nanoseconds) nor holes.
     """
 
     def once() -> str:
         hashed, hole = hashlib.sha256(), False
         with open(source, "rb", buffering=0) as reader, open(target, "wb") as writer:
-            while chunk := reader.read(CHUNK):
+            size = _chunk(reader)
+            while chunk := reader.read(size):
                 hashed.update(chunk)
-                hole = executable is not None and chunk == ZEROS[: len(chunk)]
+                hole = mode is not None and chunk == ZEROS[: len(chunk)]
                 writer.seek(len(chunk), os.SEEK_CUR) if hole else writer.write(chunk)
             if hole:
                 writer.truncate()
-            if executable is None:
-                flush(writer)
+            writer.flush()
+            if mode is None:
+                os.fsync(writer.fileno())
             else:
-                os.fchmod(writer.fileno(), 0o755 if executable else 0o644)
+                os.fchmod(writer.fileno(), mode)
+                if mtime is not None:
+                    os.utime(writer.fileno(), ns=(mtime, mtime))
         return hashed.hexdigest()
 
     return retry(once)
@@ -276,28 +289,27 @@ def _copy_file(source: str, target: str, executable: bool | None) -> str:
 def copy_as_it_is(source: str, target: str) -> None:
     """Copy one file on the local disk with its mode and time."""
     found = os.stat(source)
-    _copy_file(source, target, bool(found.st_mode & stat.S_IXUSR))
-    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+    _copy_file(source, target, _mode(found), found.st_mtime_ns)
 
 
-def _with_folder(path: Path) -> str:
-    """Make the folder of a file that is about to be written."""
-    if not os.path.isdir(path.parent):
-        retry(lambda: path.parent.mkdir(parents=True, exist_ok=True))
-    return str(path)
+def _with_folder(path: str, made: set[str]) -> str:
+    """Make the folder of a file that is about to be written, if it isn't among those made."""
+    folder = os.path.dirname(path)
+    if folder not in made:
+        retry(lambda: os.makedirs(folder, exist_ok=True))
+        made.add(folder)
+    return path
 
 
 def _finish(tree: Tree, target: Path) -> None:
-    """Make a tree's links and empty folders, and give files their times and folders a mode."""
+    """Make a tree's links and empty folders, and give all folders their mode."""
+    made = set[str]()
     for path, leads_to in tree.links.items():
-        place = _with_folder(target / path)
+        place = _with_folder(f"{target}/{path}", made)
         Path(place).unlink(missing_ok=True)
         os.symlink(leads_to, place)
     for path in tree.folders:
         (target / path).mkdir(parents=True, exist_ok=True)
-    for path, file in tree.files.items():
-        if file.mtime is not None:
-            os.utime(target / path, ns=(file.mtime, file.mtime))
     paths = (*tree.files, *tree.links, *tree.folders)
     above = {folder for path in paths for folder in _above(path)}
     for folder in {"", *tree.folders, *above}:
@@ -356,7 +368,7 @@ def write(path: Path, text: str) -> None:
 
     Without a rename, for network file systems don't promise that one is atomic.
     """
-    _with_folder(path)
+    retry(lambda: path.parent.mkdir(parents=True, exist_ok=True))
     retry(lambda: _write(path, text.encode()))
 
 
