@@ -583,31 +583,8 @@ def test_an_engine_that_does_not_work_here_is_an_error_that_says_why(project: Pr
 # Signals and processes
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_the_job_which_can_save_and_carry_on(
-    project: Project, engine: str, number: signal.Signals
-) -> None:
-    project.workflow(
-        script(
-            "trap 'echo saved >> /outputs/made/log; exit 9' TERM INT\n"
-            "echo started; cat /outputs/made/log && exit 0\n"
-            "for i in $(seq 100); do sleep 0.1; done",
-            outputs=MADE,
-        )
-    )
-    runner = project.start("run", "train", "--engine", engine)
-    wait_for(runner, "[job] started")
-    time.sleep(0.2)
-    runner.send_signal(number)
-    output = runner.stdout.read()
-    assert runner.wait(20) == 128 + number, output
-    assert project.states(output)["job"] == "stopped"
-    assert "[job] saved" in project.ok("run", "train", "--engine", engine)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_shell_that_knows_no_signals_lets_its_program_save_and_goes_no_further(
-    project: Project, engine: str, number: signal.Signals
+    project: Project, engine: str
 ) -> None:
     saver = (
         "import signal, sys, time\n"
@@ -631,13 +608,13 @@ def test_a_shell_that_knows_no_signals_lets_its_program_save_and_goes_no_further
     )
     runner = project.start("run", "train", "--engine", engine)
     wait_for(runner, "[job] started")
-    runner.send_signal(number)
+    runner.send_signal(signal.SIGTERM)
     output = runner.stdout.read()
-    assert runner.wait(20) == 128 + number, output
+    assert runner.wait(20) == 128 + signal.SIGTERM, output
+    assert project.states(output)["job"] == "stopped"
     output = project.ok("run", "train", "--engine", engine)
     assert "[job] saved" in output
-    # After a Ctrl-C that its program has dealt with, bash itself goes on, unless `set -e` is there.
-    assert "went on" not in output or number == signal.SIGINT
+    assert "went on" not in output
 
 
 def processes(project: Project) -> list[str]:

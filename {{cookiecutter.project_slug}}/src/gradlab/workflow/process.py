@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,10 @@ def shielded(command: Sequence[str]) -> tuple[str, ...]:
 
     For a launcher around a supervisor, which would take the job with it before it could save.
     """
-    return ("sh", "-c", "trap '' HUP INT TERM; exec \"$@\"", "sh", *command)
+    # By its path: the environment is the job's, with a PATH of its own.
+    program = shutil.which(command[0]) or command[0]
+    ignore = "trap '' HUP INT TERM; exec \"$@\""
+    return ("/bin/sh", "-c", ignore, "sh", program, *command[1:])
 
 
 def run(
