@@ -118,11 +118,16 @@ def test_the_session_ends_when_the_service_says(environment: Callable[..., None]
         session.deadline()
 
 
-def test_two_storages_never_share_scratch_space(environment: Callable[..., None]) -> None:
-    environment({"GRADLAB_STORAGE": "/a"})
-    first = session.scratch("demo")
-    environment({"GRADLAB_STORAGE": "/b"})
-    assert session.scratch("demo") != first
+@pytest.mark.parametrize("given", [{}, {"GRADLAB_SCRATCH": "/fast"}])
+def test_no_two_storages_or_projects_share_scratch_space(
+    environment: Callable[..., None], given: dict[str, str]
+) -> None:
+    found = set()
+    for storage in ("/one", "/two"):
+        environment({"GRADLAB_STORAGE": storage, **given})
+        found |= {session.scratch(project) for project in ("demo", "other")}
+    assert len(found) == 4
+    assert all(str(path).startswith("/fast/") for path in found) or not given
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ class Machine:
     def __init__(self, project: Project, disk: Path) -> None:
         self.project, self.disk = project, disk
         self.kept = project.storage / "drafts" / "train" / "train"
+        self.options: list[str] = []
         self.env = {
             "GRADLAB_STORAGE_SLOW": "1",
             "GRADLAB_SCRATCH": str(disk),
@@ -56,7 +57,7 @@ class Machine:
         }
 
     def run(self) -> str:
-        return self.project.ok("run", "train", **self.env)
+        return self.project.ok("run", "train", *self.options, **self.env)
 
     def lists(self) -> list[Path]:
         return sorted(self.kept.glob("*.json"))
@@ -71,7 +72,7 @@ class Machine:
                 time.sleep(0.05)
             time.sleep(0.3)
 
-        cut_off(self.project, text, copied, "auto", **self.env)
+        cut_off(self.project, text, copied, "auto", *self.options, **self.env)
         self.is_lost()
 
     def is_lost(self) -> None:
@@ -83,10 +84,11 @@ def cut_off(
     text: str,
     then: Callable[[], object] = lambda: None,
     engine: str = "paths",
+    *options: str,
     **env: str,
 ) -> None:
     """Run the workflow until it says something, do something, then kill it with all its jobs."""
-    runner = project.start("run", "train", "--engine", engine, **env)
+    runner = project.start("run", "train", "--engine", engine, *options, **env)
     wait_for(runner, text)
     then()
     os.killpg(runner.pid, signal.SIGKILL)
@@ -156,6 +158,7 @@ def test_a_copy_that_is_surely_uploaded_stays_until_a_later_one_is(
     for path in machine.kept.rglob("*"):
         os.utime(path, (time.time() - HOURS_AGO,) * 2)
     project.workflow(WORKFLOW.replace("= 1 ]", "= 2 ]").replace("sleep 60", often))
+    machine.options = ["--accept-changes"]
     seen: set[Path] = set()
 
     def many() -> bool:
@@ -243,6 +246,7 @@ def test_a_copy_that_was_passed_over_does_not_push_out_the_one_that_was_taken(
     for path in machine.kept.rglob("*"):
         os.utime(path, (time.time() - HOURS_AGO,) * 2)
     project.workflow(WORKFLOW.replace("= 1 ]", "= 2 ]"))
+    machine.options = ["--accept-changes"]
     machine.dies(after=lambda: [path for path in machine.lists() if is_new(path)])
     for path in filter(is_new, machine.lists()):
         path.unlink()
@@ -298,6 +302,7 @@ def test_a_list_that_was_never_written_to_its_end_does_not_end_the_copying(
     broken = machine.kept / "00000090.json"
     broken.touch()
     project.workflow(WORKFLOW.replace("= 1 ]", "= 2 ]"))
+    machine.options = ["--accept-changes"]
     machine.dies(after=lambda: machine.lists()[-1] != broken and machine.lists()[1:])
     assert broken not in machine.lists()
     assert "carries on with the copy of its outputs" in machine.run()

@@ -219,13 +219,14 @@ def _unescape(text: str) -> str:
 
 def scratch(project: str) -> Path:
     """Give a folder on a fast local disk for this project and storage; it may be gone any time."""
+    # Two storages must never share a folder, nor two projects or two users of one machine.
+    place = hashlib.sha256(str(storage(project).path).encode()).hexdigest()[:8]
+    own = f"{project}-{place}"
     if override := os.environ.get("GRADLAB_SCRATCH"):
-        return Path(override).expanduser().absolute()
+        return Path(override).expanduser().absolute() / own
     kaggle = Path("/kaggle/tmp")
     top = kaggle if service() == "kaggle" and kaggle.is_dir() else Path(tempfile.gettempdir())
-    # Two storages must never share a scratch folder, nor two users of one machine.
-    place = hashlib.sha256(str(storage(project).path).encode()).hexdigest()[:8]
-    return top / f"gradlab-{os.getuid()}" / f"{project}-{place}"
+    return top / f"gradlab-{os.getuid()}" / own
 
 
 def ways_to_start_over() -> str:

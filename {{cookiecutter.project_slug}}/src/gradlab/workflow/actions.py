@@ -58,7 +58,7 @@ class Context:
             parts = PurePosixPath(str(path)).parts
             inside = parts[:2] == ("/", "outputs") and ".." not in parts
             if inside and parts[2:3] and parts[2] in self.job.outputs:
-                return outputs.joinpath(*parts[2:])
+                return _within(outputs, *parts[2:])
             raise GradlabError(f"path {path!r} is not below one of the job's outputs")
         names = [name for name, port in self.job.outputs.items() if port.type != "string"]
         if len(names) != 1:
@@ -70,6 +70,19 @@ class Context:
         marked = {**env, process.MARK: self.env[process.MARK]}
         command = process.supervised(command)
         return process.run(command, marked, self.folder, self.log.write, self.stop)
+
+
+def _within(outputs: Path, *parts: str) -> Path:
+    """Give a place below the outputs; GradlabError where a link on the way leads elsewhere."""
+    place = outputs
+    for part in parts:
+        place /= part
+        if place.is_symlink():
+            raise GradlabError(
+                f"/outputs/{place.relative_to(outputs)} is a link to {os.readlink(place)}, left by "
+                "an earlier try, and nothing is written through it: begin anew with --fresh"
+            )
+    return place
 
 
 def problem(job: Job, engine: Engine) -> str:
@@ -217,7 +230,8 @@ def _s3_download(context: Context) -> int:
 def _fetch_all(client: Any, bucket: str, prefix: str, context: Context) -> int:
     """Get the object of that name, or what lies below it as a folder."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    objects = {o["Key"]: o["Size"] for page in pages for o in page.get("Contents", ())}
+    found = [o for page in pages for o in page.get("Contents", ())]
+    objects = {o["Key"]: (o["Size"], o["LastModified"].timestamp()) for o in found}
     below = f"{prefix}/" if prefix else ""
     wanted = {
         key: key.removeprefix(below) if key.startswith(below) else os.path.basename(key)
@@ -229,15 +243,29 @@ def _fetch_all(client: Any, bucket: str, prefix: str, context: Context) -> int:
             return -context.stop.signal
         if path.startswith("/") or ".." in path.split("/"):
             raise GradlabError(f"the object {key!r} would be written outside of the output")
-        place = context.target / path
-        if not place.is_file() or place.stat().st_size != objects[key]:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            client.download_file(bucket, key, f"{place}.part")
-            os.replace(f"{place}.part", place)
+        target = context.target
+        place = _within(target.parent, target.name, *path.split("/"))
+        # A draft's file is the object's if it is of its time too: another may be as large.
+        if not place.is_file() or _state(place) != objects[key]:
+            _download(client, bucket, key, place, objects[key][1])
     if not wanted:
         raise GradlabError(f"there is nothing at s3://{bucket}/{prefix}", exit_code=1)
     context.log.note(f"{len(wanted)} files of s3://{bucket}/{prefix}")
     return 0
+
+
+def _state(place: Path) -> tuple[int, float]:
+    status = place.stat()
+    return status.st_size, status.st_mtime
+
+
+def _download(client: Any, bucket: str, key: str, place: Path, changed: float) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f"{place.name}.part")
+    part.unlink(missing_ok=True)  # not through what may be a link
+    client.download_file(bucket, key, str(part))
+    os.utime(part, (changed, changed))
+    os.replace(part, place)
 
 
 def _create_model(context: Context) -> int:

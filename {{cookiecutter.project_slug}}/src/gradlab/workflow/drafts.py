@@ -24,7 +24,8 @@ from pathlib import Path
 
 from .. import files, session
 from ..errors import GradlabError, note
-from . import tree
+from . import belongings, tree
+from .belongings import Draft, Key
 from .tree import File, Tree
 
 KEPT = 2
@@ -38,30 +39,45 @@ class Mirror:
     `run` is the id of the workflow's run, which each list names.
     """
 
-    def __init__(self, folder: Path, kept: Path, mounted: session.Mounted, run: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kept: Path,
+        mounted: session.Mounted,
+        run: str,
+        draft: Draft | None = None,
+    ) -> None:
         self.folder, self.kept, self.mounted, self.run = folder, kept, mounted, run
+        self.draft = draft or Draft({})
         self.box = folder.with_name("mirror")
         self._known: dict[str, tuple[int, int, File]] = {}
         self._listed: tuple[Path, Tree] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def restore(self) -> bool:
-        """Bring the newest copy that is whole back, if the folder has no file; tell if it did."""
-        if any(True for _ in tree.walk(self.folder)):
-            return False
+    def restore(self, key: Key | None, here: Draft | None) -> int:
+        """Bring the newest copy that is whole back, unless what is here is as new.
+
+        Takes those of a job's key alone, None for any. `here` is the draft in the folder, if
+        that holds one. Gives the number of the copy, 0 where none was brought.
+        """
         passed_over = []
         for path in self._lists():
             try:
-                self._bring(Tree.from_json(json.loads(files.read_text(path))))
+                data = json.loads(files.read_text(path))
+                if key is not None and data.get("key") != key:
+                    continue
+                if here and (data.get("by") == here.id or int(path.stem) <= here.base):
+                    return 0
+                self._bring(Tree.from_json(data), here)
             except (FileNotFoundError, ValueError, KeyError, TypeError, GradlabError) as error:
                 note(f"! the draft's copy {path} is not whole ({error}): taking the one before it")
                 passed_over.append(path)
                 continue
             for each in passed_over:  # else it would stay in the place of this one
                 files.remove(each)
-            return True
-        return self._bring_folder()
+            return int(path.stem)
+        return 0 if here else self._bring_folder(key)
 
     def start(self, minutes: float) -> None:
         """Copy every so many minutes from now on."""
@@ -110,7 +126,7 @@ class Mirror:
         found = [name for name in files.names(self.kept) if LIST.fullmatch(name)]
         return [self.kept / name for name in sorted(found, reverse=True)]
 
-    def _bring(self, content: Tree) -> None:
+    def _bring(self, content: Tree, here: Draft | None) -> None:
         brought = self._brought()
         for path, file in content.files.items():
             (brought / path).parent.mkdir(parents=True, exist_ok=True)
@@ -118,17 +134,24 @@ class Mirror:
             if file.executable:
                 (brought / path).chmod(0o755)
         tree.copy(Tree(links=content.links), brought, brought)
+        if here:  # an older one, of before another machine went on
+            belongings.set_aside(self.folder.parent)
         self._put(brought)
 
-    def _bring_folder(self) -> bool:
+    def _bring_folder(self, key: Key | None) -> int:
         """Bring what lies there as the job left it, on a storage that was a fast one then."""
-        left = self.kept / self.folder.name
-        if left == self.folder or not left.is_dir():
-            return False
+        left, known = self.kept / self.folder.name, belongings.read(self.kept)
+        if left == self.folder or not left.is_dir() or left.is_symlink():
+            return 0
+        if key is not None and (not known or known.key != key):
+            return 0
+        if bad := belongings.damaged(self.kept, known) if known else []:
+            note(f"! damaged in what {left} holds: {', '.join(bad[:5])}; it is left alone")
+            return 0
         content, brought = tree.scan(left), self._brought()
         tree.copy(content, left, brought, plain=True)
         self._put(brought)
-        return bool(content.files)
+        return max(1, known.base if known else 1) if content.files else 0
 
     def _brought(self) -> Path:
         brought = self.folder.with_name("brought")
@@ -151,7 +174,8 @@ class Mirror:
         number = 1 + (int(lists[0].stem) if lists else 0)
         path = self.kept / f"{number:08}.json"
         try:
-            tree.write(path, json.dumps({"run": self.run, **content.to_json()}))
+            whose = {"run": self.run, "key": self.draft.key, "by": self.draft.id}
+            tree.write(path, json.dumps({**whose, **content.to_json()}))
         except OSError:
             files.remove(path)
             raise

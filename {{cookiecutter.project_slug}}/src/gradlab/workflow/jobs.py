@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import GradlabError
-from . import actions, credentials, models, outputs, process, tree
+from . import actions, belongings, credentials, models, outputs, process, tree
 from .datasets import NoVersion, Store
+from .drafts import Mirror
 from .engines import Engine, passed_on
 from .journal import Content, JobState, Journal, Run
 from .masking import Mask
@@ -101,7 +103,31 @@ class Workshop:
         inputs = {name: self._identity(content) for name, content in self.inputs(job).items()}
         code = actions.code(job, self.event, self.repository)
         parts = [job.uses, job.parameters, job.env, declared, inputs, code]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        filled = [credentials.fill(given, self.secrets) for given in (job.parameters, job.env)]
+        if filled != [job.parameters, job.env]:
+            parts.append(self._proof(filled))
+        return _digest(parts)
+
+    def _proof(self, filled: Any) -> str:
+        """Give what tells two values of a secret apart, and takes long to guess one by."""
+        text = json.dumps(filled, sort_keys=True, default=str).encode()
+        return hashlib.pbkdf2_hmac("sha256", text, self.run.id.encode(), 100_000).hex()
+
+    def key(self, job: Job) -> belongings.Key:
+        """Give what two runs of a job share exactly if one can go on with what the other left.
+
+        A secret says who asks, not for what: another value is no other job.
+        """
+        declared = {name: [port.type, port.ref] for name, port in job.outputs.items()}
+        key = {"its text": _digest([job.uses, job.parameters, job.env, declared])}
+        for name, content in self.inputs(job).items():
+            maker = (job.inputs[name].source or ("", ""))[0]
+            code = content.type == "volume" and self.spec.jobs[maker].uses == "git-checkout@v1"
+            found = (
+                belongings.code_key(self._volume(job, name)) if code else self._identity(content)
+            )
+            key[f"input {name!r}"] = _digest(found)
+        return key
 
     def _identity(self, content: Content) -> str:
         # Not a version's name: one that was lost and made again may have another.
@@ -142,7 +168,14 @@ class Workshop:
     def _succeeded(self, job: str, state: JobState) -> None:
         self.journal.put(self.run, job, replace(state, state="succeeded"))
         # Not its copy on slow storage: what took its place may never be uploaded.
-        tree.discard(self.place.draft(job))
+        self.cleared(self.place.draft(job))
+
+    def cleared(self, folder: Path) -> None:
+        """Remove what is not needed any more; a failure is told, and stops nothing."""
+        try:
+            tree.discard(folder)
+        except OSError as error:
+            self.console.line(f"! {folder} could not be removed: {error}")
 
     def is_stored(self, state: JobState) -> bool:
         """Tell whether the storage holds all versions of datasets that a job has made."""
@@ -154,27 +187,41 @@ class Workshop:
         return [v for state in states for v in _versions(state) if not self.store.secure(v)]
 
     def do(self, job: Job) -> Result:
-        """Run a job, or take what it did earlier in this run."""
+        """Run a job, or take what it did earlier in this run; what fails is this job alone."""
         if self.stop.signal:
             return Result("skipped", message="the run was ended")
-        if state := self.reusable(job):
-            self.console.line(f"[{job.name}] reused: neither it nor what it reads has changed")
-            return Result("reused", state.seconds, state.contents)
         began = time.monotonic()
+        try:
+            self.recover(job.name)
+            if state := self.reusable(job):
+                self.console.line(f"[{job.name}] reused: neither it nor what it reads has changed")
+                return Result("reused", state.seconds, state.contents)
+            return self._logged(job, began)
+        except Exception as error:
+            return self._failed(error, began)
+
+    def _logged(self, job: Job, began: float) -> Result:
         path = self.place.log(job.name)
         log = JobLog(job.name, path, self.console, self.mask(), append=self.resumed)
         try:
             contents = self._run(job, log)
             return Result("ran", time.monotonic() - began, contents)
-        except (GradlabError, OSError) as error:
-            ending, tail = "stopped" if self.stop.signal else "failed", tuple(log.tail)
-            log.note(f"{ending}: {error}")
-            seconds = time.monotonic() - began
-            return Result(ending, seconds, message=log.mask.words(str(error)), tail=tail)
+        except Exception as error:
+            result = self._failed(error, began)
+            result.tail = tuple(log.tail)
+            log.note(f"{result.state}: {result.message}")
+            result.message = log.mask.words(result.message)
+            return result
         finally:
             log.close()
             with suppress(OSError):  # a log is no reason to fail
                 self._keep_log(path)
+
+    def _failed(self, error: Exception, began: float) -> Result:
+        known = isinstance(error, GradlabError | OSError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        ending = "stopped" if self.stop.signal else "failed"
+        return Result(ending, time.monotonic() - began, message=message)
 
     def _run(self, job: Job, log: JobLog) -> dict[str, Content]:
         """Run a job and commit its outputs; raises GradlabError where either fails."""
@@ -187,7 +234,7 @@ class Workshop:
             # Else its outputs were lost, and the copy of its draft is as good. In either case it
             # has not succeeded from now on, for an interruption must not discard a draft.
             self.journal.put(self.run, job.name, None)
-        with self._mirrored(job.name, log):
+        with self._kept(job, log):
             outputs.prepare(job, self.place)
             self._perform(job, log)
             source = f"{self.maker(job)}, run {self.run.id}"
@@ -195,8 +242,9 @@ class Workshop:
             by = Inspection(self.store, self.secrets, source, log.note)
             with log.busy("reading its outputs"):
                 contents = outputs.collect(job, self.place, by)
-        for remark in outputs.remarks(job, self.place, contents):
-            log.note(remark)
+        with suppress(OSError):  # it only observes
+            for remark in outputs.remarks(job, self.place, contents):
+                log.note(remark)
         for name in outputs.secret_strings(contents, self.secrets, log.mask):
             log.note(
                 f"warning: the string /outputs/{name} holds a secret: it is handed on, and hidden "
@@ -210,25 +258,55 @@ class Workshop:
         return settled
 
     @contextmanager
-    def _mirrored(self, job: str, log: JobLog) -> Iterator[None]:
-        """Keep a copy of a job's draft on slow storage, up to date when the job fails."""
-        outputs.reopen(self.place.draft(job))
-        mirror = self.place.mirror(job, self.run.id)
-        # A fast storage may have been a slow one when the job was cut off.
-        if mirror.restore():
-            log.note("carries on with the copy of its outputs in the storage")
+    def _kept(self, job: Job, log: JobLog) -> Iterator[None]:
+        """Give a job what it has left, and keep what it writes now, and what is known of that."""
+        folder = self.place.draft(job.name)
+        draft, mirror = self._taken_up(job, log)
+        keeper = belongings.Keeper(folder, draft)
+        draft.write(folder)
+        keeper.start(_minutes())
         if self.place.slow:
-            mirror.start(_mirror_minutes())
+            mirror.start(_minutes())
         try:
             yield
         except BaseException:
             with self.stop.waits_for_copy():
+                keeper.stop()
                 mirror.stop()
                 if self.place.slow:
                     mirror.save()
-            outputs.tidy(self.place.draft(job))
+                with suppress(OSError):
+                    outputs.tidy(folder)
+                # The job has ended, and all its processes: what differs later is damage.
+                limit = belongings.SECONDS if self.stop.signal else float("inf")
+                keeper.look(ended=True, seconds=limit)
             raise
+        keeper.stop()
         mirror.stop()
+
+    def _taken_up(self, job: Job, log: JobLog) -> tuple[belongings.Draft, Mirror]:
+        """Put what the job has left where it finds it; say what that is, and what copies it."""
+        folder, key = self.place.draft(job.name), self.key(job)
+        outputs.reopen(folder)
+        found, remark = belongings.choose(folder, key, self.accept)
+        if remark:
+            log.note(remark)
+        if bad := belongings.damaged(folder, found) if found else []:
+            log.note(
+                f"! damaged in what it had written: {', '.join(bad[:5])}"
+                f"{f' and {len(bad) - 5} more' if len(bad) > 5 else ''}; set aside in "
+                f"{belongings.set_aside(folder, damaged=True)}"
+            )
+            found = None
+        draft = belongings.Draft(key, *((found.id, found.base) if found else ()))
+        mirror = self.place.mirror(job.name, self.run.id, draft)
+        # A fast storage may have been a slow one when the job was cut off.
+        if number := mirror.restore(None if self.accept else key, found):
+            log.note("carries on with the copy of its outputs in the storage")
+            draft.id, draft.base = belongings.new_id(), number
+        elif found:
+            draft.files, draft.links = found.files, found.links
+        return draft, mirror
 
     def _perform(self, job: Job, log: JobLog) -> None:
         contents, draft = self.inputs(job), self.place.draft(job.name)
@@ -280,12 +358,15 @@ class Workshop:
                 return self.store.open(version)
             self.store.lay(version, copy)
             return copy
-        folder = self.place.volume(*(job.inputs[name].source or ("", "")))
+        folder = self._volume(job, name)
         if self.engine.read_only:
             return folder
         if tree.clone(folder, copy).digest != content.value:
             raise GradlabError(f"the volume {folder} is not what its job has made", exit_code=1)
         return copy
+
+    def _volume(self, job: Job, name: str) -> Path:
+        return self.place.volume(*(job.inputs[name].source or ("", "")))
 
     def _keep_log(self, path: Path) -> None:
         if self.place.slow:
@@ -300,11 +381,15 @@ def own_dataset(job: Job, reference: str) -> str:
     return f"{job.name} {reference}"
 
 
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def _versions(state: JobState) -> list[str]:
     return [content.value for content in state.contents.values() if content.type == "dataset"]
 
 
-def _mirror_minutes() -> float:
+def _minutes() -> float:
     text = os.environ.get("GRADLAB_MIRROR_MINUTES", str(MIRROR_MINUTES))
     try:
         return float(text)

@@ -20,6 +20,7 @@ from .. import session
 from ..errors import GradlabError
 from ..files import names, retry
 from . import credentials, sealing, tree
+from .belongings import Draft
 from .datasets import Store
 from .drafts import Mirror
 from .engines import DRAFTS
@@ -62,10 +63,10 @@ class Place:
         """The folder in which a job works."""
         return self.work / DRAFTS / self.workflow / job
 
-    def mirror(self, job: str, run: str) -> Mirror:
+    def mirror(self, job: str, run: str, draft: Draft | None = None) -> Mirror:
         """The copy of a job's draft, for a local disk that may vanish."""
         kept = self.kept / DRAFTS / self.workflow / job
-        return Mirror(self.draft(job) / "outputs", kept, self.mounted, run)
+        return Mirror(self.draft(job) / "outputs", kept, self.mounted, run, draft)
 
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""
@@ -83,6 +84,8 @@ def prepare(job: Job, place: Place) -> None:
     """Make a job's folder, with what an earlier run of it that died has written."""
     draft = place.draft(job.name)
     tidy(draft)
+    if (draft / "outputs").is_symlink():
+        (draft / "outputs").unlink()
     for name in ("inputs", "tmp/home", "commit", "outputs"):
         (draft / name).mkdir(parents=True, exist_ok=True)
     for name, port in job.outputs.items():
@@ -96,7 +99,7 @@ def prepare(job: Job, place: Place) -> None:
 
 def reopen(draft: Path) -> None:
     """Put back into the outputs what was about to become a version, and did not."""
-    for name in names(draft / "commit"):
+    for name in [] if (draft / "commit").is_symlink() else names(draft / "commit"):
         data, written = draft / "commit" / name / "data", draft / "outputs" / name
         if tree.exists(data) and not tree.exists(written):
             written.parent.mkdir(exist_ok=True)
@@ -126,6 +129,8 @@ def collect(job: Job, place: Place, by: Inspection) -> dict[str, Content]:
     small UTF-8 text where it has to be, OSError for what can't be read.
     """
     draft, contents = place.draft(job.name), {}
+    if (draft / "outputs").is_symlink():
+        raise GradlabError("/outputs is no longer a folder", exit_code=1)
     for name, port in job.outputs.items():
         try:
             contents[name] = _collect(name, port, draft, by)

@@ -29,7 +29,7 @@ import tyro
 
 from .. import session
 from ..errors import GradlabError
-from . import check, plan, process, tree
+from . import check, plan, process
 from . import spec as specs
 from .credentials import shown
 from .datasets import usable
@@ -156,7 +156,10 @@ def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool =
     last, console = workshop.journal.load(), workshop.console
     workshop.run = before = last or Run()
     for name in () if dry else list(before.jobs):
-        workshop.recover(name)
+        try:
+            workshop.recover(name)
+        except (GradlabError, OSError) as error:  # tried again when the job's turn has come
+            console.line(f"! what job {name!r} has made could not be put in place: {error}")
     ended = last is not None and last.finished and _is_stored(workshop)
     workshop.resumed = last is not None and not ended and not fresh
     if workshop.resumed:
@@ -169,7 +172,7 @@ def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool =
     if dry:
         return
     if not workshop.resumed:
-        tree.discard(workshop.place.volumes)
+        workshop.cleared(workshop.place.volumes)
         for name, state in before.jobs.items():
             if workshop.is_stored(state):
                 workshop.place.forget_copy(name, before.id)
@@ -255,7 +258,7 @@ def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
     if succeeded:
         workshop.run.finished = True
         workshop.journal.save(workshop.run)
-        tree.discard(workshop.place.volumes)
+        workshop.cleared(workshop.place.volumes)
     rows, mask = [("job", "state", "time", "result")], workshop.mask()
     for name, result in results.items():
         rows.append((name, result.state, duration(result.seconds), _summary(result, mask)))
