@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def run(project: Project, unreadable: Path | None = None) -> tuple[str, int]:
 
 
 def states(project: Project, output: str) -> dict[str, str]:
-    return project.states(output.partition(" failed: ")[0].rpartition("\n\n")[0])
+    return project.states(re.split(r"\n\n[\w-]+ failed: ", output)[0])
 
 
 def test_a_source_that_cannot_be_read_fails_its_job_and_no_other(project: Project) -> None:

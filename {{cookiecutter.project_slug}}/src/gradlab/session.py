@@ -6,7 +6,7 @@ environment variable:
 
     GRADLAB_STORAGE          folder for everything that is to be kept
     GRADLAB_STORAGE_SLOW     1: treat it as slow and asynchronous, like Google Drive; 0: don't
-    GRADLAB_SCRATCH          folder on a fast local disk
+    GRADLAB_SCRATCH          folder on a fast local disk, with one in it for each project
     GRADLAB_SESSION_MINUTES  how long this session lasts, from its start
 """
 

@@ -46,7 +46,7 @@ class Draft:
 
     key: Key
     id: str = field(default_factory=new_id)
-    base: int = 0  # the number of the copy that it was taken from
+    base: int = 0  # the number of the newest copy that it came from or went into
     ended: bool = False  # the job was over when the files were seen
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # size, time, SHA-256
     links: dict[str, str] = field(default_factory=dict)

@@ -171,7 +171,8 @@ class Mirror:
         content, lists = self._copy_changed(), self._lists()
         if self._listed and self._listed[1] == content and self._listed[0] in lists:
             return
-        number = 1 + (int(lists[0].stem) if lists else 0)
+        # More than any that this draft came from, whatever of those has been lost.
+        number = 1 + max(self.draft.base, int(lists[0].stem) if lists else 0)
         path = self.kept / f"{number:08}.json"
         try:
             whose = {"run": self.run, "key": self.draft.key, "by": self.draft.id}
@@ -179,7 +180,7 @@ class Mirror:
         except OSError:
             files.remove(path)
             raise
-        self._listed = (path, content)
+        self._listed, self.draft.base = (path, content), number
 
     def _copy_changed(self) -> Tree:
         content, changed = Tree(), dict[str, Path]()
