@@ -19,7 +19,7 @@ from . import weightfile
 from .command import flat
 from .curves import compare_curves
 from .errors import GradlabError, only_observing
-from .files import exists, prepare, read_bytes, write_result
+from .files import digest, exists, prepare, read_bytes, write_result
 from .record import METRICS, Values, read_checked
 
 SCORE = "val_accuracy"
@@ -90,7 +90,11 @@ def _load(folder: Path) -> Measured:
     evaluations = [line for line in lines if SCORE in line]
     if not evaluations:
         raise _not_evaluated(folder, lines)
-    return Measured(folder.name, flat(json.loads(metadata["settings"])), evaluations, folder / BEST)
+    settings = json.loads(metadata["settings"])
+    if code := settings.pop("code", None):
+        # One column, where the runs were trained by different code; not one for each file.
+        settings["code"] = digest(json.dumps(code, sort_keys=True).encode())[:8]
+    return Measured(folder.name, flat(settings), evaluations, folder / BEST)
 
 
 def _not_evaluated(folder: Path, lines: list[Values]) -> GradlabError:

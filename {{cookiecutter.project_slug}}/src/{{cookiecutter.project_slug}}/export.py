@@ -35,7 +35,14 @@ def export(config: ExportConfig) -> int:
     prepare(output.parent)
     test = datasets().test
     images = torch.stack([test[i][0] for i in range(16)])
-    to_onnx(network.eval(), images, output)
+    try:
+        to_onnx(network.eval(), images, output)
+    except OSError as error:
+        raise GradlabError(
+            f"{output} can't be written: {error}.\n"
+            "Make room or permission there, then give the same command again.",
+            exit_code=1,
+        ) from error
     difference = largest_difference(network, images, output)
     if not difference <= TOLERANCE:
         raise GradlabError(f"{output} differs by {difference:.2g} from {source}.", exit_code=1)
