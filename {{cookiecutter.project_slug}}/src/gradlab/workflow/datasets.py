@@ -16,6 +16,7 @@ service; a tag is set by naming it in the reference that is written to.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import secrets
 import threading
@@ -40,7 +41,6 @@ VERSION = re.compile(r"v([1-9]\d*)-[a-z0-9]{6}", re.ASCII)
 ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that long
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 MANIFEST = "manifest.json"
-LOCK = ".lock"
 
 
 class NoVersion(GradlabError):
@@ -208,11 +208,15 @@ class Store:
         """Let one commit at a time take its number, where the local file system has locks."""
         folder = self.local / _folder(name)
         retry(lambda: folder.mkdir(parents=True, exist_ok=True))
-        # Closing the file would end the lock of another thread too: one at a time.
-        with self._locks["numbering"], open(folder / LOCK, "w") as file:
-            with suppress(OSError):  # without locks the time of the commit decides
-                fcntl.lockf(file, fcntl.LOCK_EX)
-            yield
+        with self._locks["numbering"]:
+            # The folder itself, for a file in it would be taken for a version by what lists them.
+            handle = retry(lambda: os.open(folder, os.O_RDONLY))
+            try:
+                with suppress(OSError):  # without locks the time of the commit decides
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
 
     def _finish(self, name: str, planned: str, box: Path) -> str:
         """Write the version's number and time into its manifest, both as they are now."""
@@ -412,7 +416,7 @@ class Store:
     def _sweep(folder: Path) -> None:
         """Remove what commits that were cut off long ago have left; no reason to fail."""
         try:
-            for place in (folder / name for name in names(folder) if name != LOCK):
+            for place in (folder / name for name in names(folder)):
                 found = tree.status(place)
                 old = found and time.time() - found.st_mtime > ABANDONED_AFTER
                 whole = VERSION.fullmatch(place.name) and tree.exists(place / MANIFEST)
