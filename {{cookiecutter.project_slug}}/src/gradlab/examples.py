@@ -16,9 +16,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from . import keyed
+from .loader import Loader
 
 SECONDS = 0.5  # to look at the examples of one dataset
 PATIENCE = 5.0  # seconds: slower examples are not looked at
@@ -61,18 +62,13 @@ def _draw(
     dataset: Dataset[Any], batches: list[list[keyed.Place]], workers: int
 ) -> Iterator[Tensor]:
     # In a worker, as in training: a dataset may open files when it is first asked.
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_summaries,
-        timeout=PATIENCE if workers else 0,
-    )
+    loader = Loader(dataset, "looked at", batches, workers, collate=_summaries, patience=PATIENCE)
     end = time.monotonic() + SECONDS
-    for number, seen in enumerate(loader):
-        yield seen
-        if number and time.monotonic() > end:
-            return
+    with loader as loaded:
+        for number, seen in enumerate(loaded):
+            yield seen
+            if number and time.monotonic() > end:
+                return
 
 
 def _spread(size: int) -> list[keyed.Place]:

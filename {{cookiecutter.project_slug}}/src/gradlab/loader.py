@@ -12,9 +12,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from types import FrameType
@@ -36,6 +37,7 @@ else:
 KIT = os.path.dirname(__file__)
 PR_SET_PDEATHSIG = 1
 SHARED = ("shared memory", "shm", "/torch_")
+DYING = 1.0  # seconds until a process that dies is known to be dead
 FRAMES = 8  # of an error's place, the innermost
 
 
@@ -61,8 +63,11 @@ class Examples(Dataset[Any]):
     `current` holds the epoch and index that each worker is at, for when it dies of it.
     """
 
-    def __init__(self, dataset: Dataset[Any], name: str, current: Any) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], name: str, current: Any, join: Callable[[list[Any]], Any]
+    ) -> None:
         self.dataset = dataset
+        self.join = join
         self.name = name
         self.current = current
         self.places: list[Place] = []
@@ -90,7 +95,7 @@ class Examples(Dataset[Any]):
             if isinstance(example, Failure):
                 return example
         try:
-            return default_collate(examples)
+            return self.join(examples)
         except Exception as error:
             return Failure(self._unlike(places, examples) + _told(error))
 
@@ -222,7 +227,8 @@ class _Begin:
 class Loader(Iterator[Any]):
     """The batches of a dataset of (epoch, index), as a context that ends the workers.
 
-    `name` says which data it is. Raises LoaderError in the place of a batch that can't be loaded.
+    `name` says which data it is. Raises LoaderError in the place of a batch that can't be loaded,
+    or that workers don't bring within `patience` seconds, where that isn't 0.
     """
 
     def __init__(
@@ -232,10 +238,12 @@ class Loader(Iterator[Any]):
         batches: Iterable[list[Place]],
         workers: int = 0,
         pin_memory: bool = False,
+        collate: Callable[[list[Any]], Any] | None = None,
+        patience: float = 0.0,
     ) -> None:
         self._context = _Workers()
         self._current = self._context.RawArray(ctypes.c_longlong, [-1] * 2 * max(1, workers))
-        self._examples = Examples(dataset, name, self._current)
+        self._examples = Examples(dataset, name, self._current, collate or default_collate)
         self._waiting = False
         self._loader = DataLoader(
             self._examples,
@@ -245,6 +253,7 @@ class Loader(Iterator[Any]):
             multiprocessing_context=self._context if workers else None,
             worker_init_fn=_Begin(),
             pin_memory=pin_memory,
+            timeout=patience if workers else 0,
         )
 
     def __enter__(self) -> Loader:
@@ -269,7 +278,11 @@ class Loader(Iterator[Any]):
         except Exception as error:
             if not self._context.started:
                 raise
-            self._look_for_dead(0)
+            # What a worker that dies leaves half sent may be noticed before its death.
+            end = time.monotonic() + DYING
+            while time.monotonic() < end:
+                self._look_for_dead(0)
+                time.sleep(0.05)
             raise LoaderError(f"The loader failed: {_told(error)}") from error
         finally:
             self._waiting = False
