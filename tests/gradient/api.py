@@ -10,9 +10,10 @@ import itertools
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -50,7 +51,7 @@ class Fault:
     At the request number `nth` (from 1), or at each that matches `pattern` ("METHOD path").
     """
 
-    what: int | str
+    what: int | str | Callable[[Any], None]  # the last answers by itself
     nth: int = 0
     pattern: str = ""
     times: int = 1_000_000
@@ -65,6 +66,14 @@ class Fault:
         return True
 
 
+class Server(ThreadingHTTPServer):
+    """One that says nothing of clients that hang up."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class Api:
     """The service's state and its server."""
 
@@ -75,7 +84,7 @@ class Api:
         self.lock = threading.Lock()
         self.ids = itertools.count(1)
         self.closing = threading.Event()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.server = Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def clear(self) -> None:
@@ -106,7 +115,7 @@ class Api:
         hosts = {f"PAPERSPACE_{name}": self.url for name in names}
         return hosts | {"PAPERSPACE_API_KEY": KEY, "PAPERSPACE_CLI_DEV": "true"}
 
-    def fail(self, what: int | str, **when: Any) -> Fault:
+    def fail(self, what: int | str | Callable[[Any], None], **when: Any) -> Fault:
         self.faults.append(Fault(what, **when))
         return self.faults[-1]
 
@@ -385,6 +394,10 @@ def _handler(api: Api) -> type[BaseHTTPRequestHandler]:
             if fault and isinstance(what, int):
                 words = fault.words or f"refused as the test wants it: {what}"
                 self.reply(*error(what, words), fault.headers)
+            elif callable(what):
+                self.close_connection = True
+                with suppress(OSError):  # who asked has gone
+                    what(self)
             elif what == "timeout":
                 api.closing.wait(30)
                 self.drop()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
+from typing import Any
+
 import pytest
 
 from .api import Api
@@ -100,3 +104,79 @@ def test_an_answer_that_makes_no_sense_is_no_traceback(desk: Desk, api: Api) -> 
     api.fail(200, pattern="GET /projects/", words="no projects here")
     text = desk.fails(1, "setup")
     assert "the service's answer makes no sense" in text
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("pattern", ["GET /projects/", "PUT /projects/secrets/"])
+def test_key_and_secret_follow_no_redirect_to_another_place(
+    desk: Desk, api: Api, status: int, pattern: str
+) -> None:
+    with Api().running() as other:
+        elsewhere = other.url.replace("127.0.0.1", "localhost")
+        api.fail(status, pattern=pattern, headers={"Location": f"{elsewhere}/projects/"})
+        text = desk.fails(1, "setup")
+        assert f"it leads to another place, {elsewhere}" in text
+        assert other.requests == []
+
+
+def test_a_redirect_to_the_same_place_is_followed(desk: Desk, api: Api) -> None:
+    api.fail(307, pattern="GET /projects/", times=1, headers={"Location": f"{api.url}/projects/"})
+    desk.ok("setup")
+
+
+def send(handler: Any, body: bytes, kind: str = "application/json", length: int = 0) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(length or len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def trickle(handler: Any) -> None:
+    send(handler, b"[", length=1000)
+    for _ in range(200):
+        time.sleep(0.2)
+        handler.wfile.write(b" ")
+
+
+def slow_headers(handler: Any) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(200):
+        time.sleep(0.2)
+        handler.wfile.write(b"X-%d: y\r\n" % number)
+
+
+def endless(handler: Any) -> None:
+    send(handler, b"[", length=400_000_000)
+    for _ in range(400):
+        handler.wfile.write(b" " * 1_000_000)
+
+
+PAGE = b"<!DOCTYPE html><html><body>Welcome to the hotel. Log in.</body></html>"
+ODD = {
+    "a login page": (lambda handler: send(handler, PAGE, "text/html"), "it is a web page"),
+    "a login page said to be JSON": (lambda handler: send(handler, PAGE), "it is a web page"),
+    "text": (lambda handler: send(handler, b"hello", "text/plain"), "it is no JSON"),
+    "a byte now and then": (trickle, "no whole answer within 2 seconds"),
+    "headers now and then": (slow_headers, "no whole answer within 2 seconds"),
+    "400 MB": (endless, "it is larger than 16 MiB"),
+    "one page for ever": (
+        lambda handler: send(handler, json.dumps([{"id": "x", "name": "y"}] * 20).encode()),
+        "it gives one page again and again",
+    ),
+    **{
+        f"JSON {data!r}": (lambda handler, data=data: send(handler, data), "makes no sense")
+        for data in (b'"text of more than twenty letters"', b"[1, 2]", b"[null]", b"3")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "words"), ODD.values(), ids=ODD)
+def test_an_answer_that_is_none_ends_in_time_and_in_clear_words(
+    desk: Desk, api: Api, answer: Any, words: str
+) -> None:
+    api.fail(answer, pattern="GET /datasets$")
+    began = time.monotonic()
+    text = desk.fails(1, "setup")
+    assert words in text
+    assert time.monotonic() - began < 60

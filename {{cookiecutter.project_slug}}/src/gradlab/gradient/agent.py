@@ -6,7 +6,8 @@ A request is a line of JSON on standard input, its answer one on standard output
     {"command": ["workflows", "run", ...]}                                 the command line
     {"upload": URL, "text": "...", "type": "text/plain"}                   a file of a dataset
 
-Promises: every request to the service ends in time; one that the service was too busy for, or
+Promises: every request to the service ends in time and with an answer of bounded size; the API key
+goes to no other host; a web page is no answer; a request that the service was too busy for, or
 that can be repeated without harm, is tried again a few times; a failure is told with its HTTP
 status, which neither the command line nor the SDK does. Needs nothing of the kit.
 """
@@ -16,12 +17,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import metadata
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 TIMEOUT = float(os.environ.get("GRADLAB_GRADIENT_TIMEOUT", "60"))  # seconds without a byte
+WHOLE = 4 * TIMEOUT  # seconds for a whole answer, however slowly it comes
+LARGEST = 16 << 20  # bytes of an answer
 LONGEST_WAIT = 20.0  # seconds; where the service asks for more, the user is told so
 TOO_BUSY = 429
 NO_SPEC = os.path.join(os.devnull, "spec.yaml")
@@ -51,6 +57,28 @@ except Exception as error:  # a ValueError or OSError: of the file that the key 
     sys.exit()
 
 
+class Unusable(BaseException):
+    """An answer that is none; nothing in between takes it for a reason to try again."""
+
+    def __init__(self, failure: str, words: str) -> None:
+        super().__init__(words)
+        self.failure, self.words = failure, words
+
+
+def late(*_: Any) -> None:
+    raise Unusable("timeout", f"no whole answer within {WHOLE:g} seconds")
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise Unusable if this takes longer than so many seconds, 0 for as long as it likes."""
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)
+
+
 class Patience(Retry):
     """Also repeats what was refused for its rate, for nothing was done then."""
 
@@ -64,6 +92,11 @@ class Patience(Retry):
         if response is not None and (self.get_retry_after(response) or 0) > LONGEST_WAIT:
             raise MaxRetryError(options["_pool"], None)
         return super().increment(*arguments, **options)
+
+    def sleep(self, response: Any = None) -> None:
+        """Wait before the next try, which has as much time as the one before."""
+        with limited(0):
+            super().sleep(response)
 
 
 class Transport(HTTPAdapter):
@@ -86,12 +119,56 @@ class Transport(HTTPAdapter):
     def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
         """Send a request."""
         Transport.last = None
-        Transport.last = super().send(request, *arguments, **options | {"timeout": TIMEOUT})
-        return Transport.last
+        with limited(WHOLE):
+            options = dict(options, timeout=TIMEOUT, stream=True)
+            response = super().send(request, *arguments, **options)
+            if "X-API-Key" in request.headers and response.is_redirect:
+                stay(request.url, response.headers["location"])
+            read(response)
+        if "X-API-Key" in request.headers and response.ok and not response.is_redirect:
+            understand(response)
+        Transport.last = response
+        return response
+
+
+def stay(here: str, location: str) -> None:
+    """Raise Unusable for a way to another place, which must not get the key, nor what is sent."""
+    at, to = urlsplit(here), urlsplit(urljoin(here, location))
+    ports = {"http": 80, "https": 443}
+    places = [
+        (each.scheme, each.hostname, each.port or ports.get(each.scheme)) for each in (at, to)
+    ]
+    upgraded = ("https", at.hostname, 443)
+    if places[1] not in (places[0], upgraded):
+        raise Unusable("answer", f"it leads to another place, {to.scheme}://{to.netloc}")
+
+
+def read(response: requests.Response) -> None:
+    """Read an answer; raises Unusable for one that is too large."""
+    pieces, size = [], 0
+    for piece in response.iter_content(1 << 16):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LARGEST:
+            response.close()
+            raise Unusable("answer", f"it is larger than {LARGEST >> 20} MiB")
+    response._content = b"".join(pieces)
+    response._content_consumed = True  # type: ignore[attr-defined, unused-ignore]
+
+
+def understand(response: requests.Response) -> None:
+    """Raise Unusable for what is no JSON, such as the page on which a network wants a login."""
+    body = response.content.strip()
+    try:
+        json.loads(body or b"null")
+    except ValueError:
+        page = "a web page, such as a network's login" if body.startswith(b"<") else "no JSON"
+        raise Unusable("answer", f"it is {page}") from None
 
 
 def main() -> None:
     """Say what this is, then answer requests until there are no more."""
+    signal.signal(signal.SIGALRM, late)
     requests.sessions.HTTPAdapter = Transport  # type: ignore
     tell({"version": version, "key": key(), "defect": defect()})
     for line in sys.stdin:
@@ -123,6 +200,8 @@ def answer(request: Answer) -> Answer:
     Transport.last = None
     try:
         result = do(request)
+    except Unusable as error:
+        return {"failure": error.failure, "words": error.words}
     except requests.exceptions.Timeout:
         return {"failure": "timeout", "words": f"no answer within {TIMEOUT:g} seconds"}
     except requests.exceptions.RequestException as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GradlabError
+from ..terminal import printable
 from . import cli
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -31,6 +33,7 @@ KEY_HELP = (
 )
 STATUS_PAGE = "https://status.paperspace.com"
 LONGEST_WORDS = 300
+LONGEST = 1800.0  # seconds for all that one request to the agent asks of the service
 ADVICE = {
     401: ("the service does not take the API key", KEY_HELP),
     403: ("the API key may not do this", "take a key of the right team, or ask the team's owner"),
@@ -80,7 +83,7 @@ class Service:
 
     def projects(self) -> list[Thing]:
         """List projects: id, name."""
-        return list(self.call("ProjectsClient", "list"))
+        return things(self.call("ProjectsClient", "list"))
 
     def create_project(self, name: str) -> None:
         self.call("ProjectsClient", "create", name=name)
@@ -103,7 +106,8 @@ class Service:
 
     def resolve(self, reference: str) -> Thing:
         """Give the dataset that a reference means, with its `version`."""
-        return dict(self.call("DatasetsClient", "get_ref", dataset_ref=reference))
+        (found,) = things([self.call("DatasetsClient", "get_ref", dataset_ref=reference)])
+        return found
 
     def create_version(self, dataset: str, message: str) -> str:
         """Begin a version and give its id; it is no version until it is committed."""
@@ -128,7 +132,7 @@ class Service:
 
     def secrets(self, entity: str, id: str | None = None) -> set[str]:
         """Name the secrets of the team or of a project."""
-        found = self.call("SecretsClient", "list", entity=entity, entity_id=id)
+        found = things(self.call("SecretsClient", "list", entity=entity, entity_id=id))
         return {str(secret["name"]) for secret in found}
 
     def set_secret(self, project: str, name: str, value: str) -> None:
@@ -137,7 +141,7 @@ class Service:
 
     def workflows(self, project: str) -> list[Thing]:
         """List a project's workflows: id, name."""
-        found = self.call("WorkflowsClient", "list", project_id=project)
+        found = things(self.call("WorkflowsClient", "list", project_id=project))
         return [workflow for workflow in found if not workflow.get("dt_deleted")]
 
     def create_workflow(self, project: str, name: str) -> None:
@@ -145,7 +149,7 @@ class Service:
 
     def runs(self, workflow: str) -> list[Thing]:
         """List a workflow's runs: id, status {phase, logId}."""
-        return list(self.call("WorkflowsClient", "list_runs", workflow_id=workflow))
+        return things(self.call("WorkflowsClient", "list_runs", workflow_id=workflow))
 
     def notebooks(self, project: str) -> list[Thing]:
         """List a project's notebooks: id, name, state."""
@@ -154,7 +158,9 @@ class Service:
 
     def _pages(self, client: str, **arguments: Any) -> list[Thing]:
         found: list[Thing] = []
-        while page := self.call(client, "list", limit=PAGE, offset=len(found), **arguments):
+        while page := things(self.call(client, "list", limit=PAGE, offset=len(found), **arguments)):
+            if page[-1] in found:
+                raise failure({"failure": "answer", "words": "it gives one page again and again"})
             found += page
             if len(page) < PAGE:
                 break
@@ -164,7 +170,7 @@ class Service:
 def failure(answer: Thing) -> Failure:
     """Say in plain words what the service, or the way to it, refused."""
     words = " ".join(str(answer.get("words", "")).split())
-    words = "" if words.startswith("<") else words[:LONGEST_WORDS]
+    words = "" if words.startswith("<") else printable(words[:LONGEST_WORDS])
     status = int(answer.get("status", 0))
     said = ": ".join(part for part in (f"HTTP {status}" if status else "", words) if part)
     match answer.get("failure"):
@@ -187,9 +193,16 @@ def failure(answer: Thing) -> Failure:
     return Failure(f"{what} ({said}): {advice}" if said else f"{what}: {advice}", status, fatal)
 
 
-def named(things: list[Thing], name: str) -> list[Thing]:
+def things(answer: Any) -> list[Thing]:
+    """Give the list of mappings that an answer has to be; raises Failure for another one."""
+    if not isinstance(answer, list) or not all(isinstance(each, dict) for each in answer):
+        raise failure({"failure": "answer", "words": "it is not the list that was asked for"})
+    return answer
+
+
+def named(found: list[Thing], name: str) -> list[Thing]:
     """Give the things of a name."""
-    return [thing for thing in things if thing.get("name") == name]
+    return [thing for thing in found if thing.get("name") == name]
 
 
 @contextmanager
@@ -270,5 +283,8 @@ def _defect(greeting: Thing) -> str:
 
 def _read(agent: subprocess.Popen[str]) -> Thing:
     assert agent.stdout
+    # It has limits of its own, but not for looking up a host's name.
+    if not select.select([agent.stdout], [], [], LONGEST)[0]:
+        agent.kill()
     line = agent.stdout.readline()
     return dict(json.loads(line)) if line else {"unusable": "it ended without a word"}

@@ -16,6 +16,7 @@ import yaml
 
 from .. import session
 from ..errors import GradlabError
+from ..terminal import printable
 from .needs import Needs, read
 from .service import Failure, connect
 from .steps import Outcome, Steps
@@ -136,7 +137,8 @@ class Report:
         print(f"  {place}: {error}" if place else f"  {error}")
 
     def _row(self, kind: str, name: str, state: str, rest: str) -> None:
-        print(f"{kind:<8}  {name:<{self.width}}  {state:<9}  {rest}".rstrip(), flush=True)
+        row = f"{kind:<8}  {name:<{self.width}}  {state:<9}  {rest}".rstrip()
+        print(printable(row), flush=True)
 
 
 def _options(root: Path, notebook: str) -> tuple[Path, str]:
