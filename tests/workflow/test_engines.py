@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from gradlab.workflow import mapping
+
 from .conftest import IMAGE, Project
 
 CHECKOUT = {
@@ -96,6 +98,34 @@ def test_jobs_that_run_at_once_share_no_folder(project: Project, engine: str) ->
     assert said(project.ok("run", "train", "--engine", engine)) == {"a": "a", "b": "b"}
 
 
+# What a script makes at the root, and what only looks like it.
+MADE_THERE = {
+    "git clone https://example.com/a/b /b; cd /b": {"b"},
+    "mkdir -p {/work1,/work2}; cd /work2": {"work1", "work2"},
+    "for d in a b; do mkdir -p /stuff/$d; done": {"stuff"},
+    "OUT=/result; python train.py --output-dir $OUT; cp -r $OUT /outputs/r": {"result"},
+    "python train.py --output_dir /result/x; ls /result": {"result"},
+    "cat <<EOF > /cfg/a.yaml\nroot: /cfg/data\nEOF": {"cfg"},
+    "rm -rf /code; cp -a /inputs/repo/. /code/; export PYTHONPATH=/code:/inputs/repo/src": {"code"},
+    "mv /inputs/repo /m1 || true\nunzip -q a.zip -d /m2": {"m1", "m2"},
+    "install -d /s2; rsync -a /inputs/repo/ /s3/; touch /s4": {"s2", "s3", "s4"},
+    "curl -sL http://x/y -o /dl/file; wget -O /dl2/f http://a/b/c": {"dl", "dl2"},
+    "ln -s /inputs/data /data; ls /data/train": {"data"},
+    "sed 's/ /x/' a | awk '/pattern/ {print}' > /outputs/x/y": set(),
+    "pip install /wheels/x.whl; mkdir -p /etc/x /usr/local/y /tmp/z ~/w ./v": set(),
+    "echo a 2> /dev/null; test -e /proc/1 && ls /elsewhere": set(),
+}
+
+
+@pytest.mark.parametrize("script", MADE_THERE)
+def test_the_folders_that_a_script_makes_at_the_root_are_found(script: str) -> None:
+    names = mapping.made_at_root(script, {}, ["/home/me/project"])
+    assert names == MADE_THERE[script]
+    real = mapping.replacer({name: f"/job/{name}" for name in names}, "/job", [])
+    assert not [name for name in names if f" /{name}" in real(script)]
+    assert names or real(script) == script
+
+
 def wheel(folder: Path, name: str, version: str) -> None:
     """Write a wheel with one module and one program, both of which tell its version."""
     info = f"{name}-{version}.dist-info"
@@ -113,16 +143,16 @@ def wheel(folder: Path, name: str, version: str) -> None:
         archive.writestr(f"{info}/RECORD", record)
 
 
-# iniconfig is installed here, for pytest: a job may have another version of it.
+# fqdn is installed here, and no test needs it: a job may have another version of it.
 INSTALLS = {
     "one": ("pip install {} gradlab_tiny==1.0", "gradlab_tiny", "1.0"),
     "two": ("pip3 install --user {} gradlab_tiny==2.0", "gradlab_tiny", "2.0"),
-    "newer": ("python -m pip install --upgrade {} iniconfig", "iniconfig", "99.0"),
+    "newer": ("python -m pip install --upgrade {} fqdn", "fqdn", "99.0"),
 }
 
 
 def test_what_a_job_installs_is_its_own_and_gone_with_it(project: Project, engine: str) -> None:
-    for name, version in (("gradlab_tiny", "1.0"), ("gradlab_tiny", "2.0"), ("iniconfig", "99.0")):
+    for name, version in (("gradlab_tiny", "1.0"), ("gradlab_tiny", "2.0"), ("fqdn", "99.0")):
         wheel(project.root / "wheels", name, version)
     texts = {"none": "! python -c 'import gradlab_tiny'; echo none > /outputs/said"}
     for name, (command, module, _) in INSTALLS.items():
@@ -133,7 +163,7 @@ def test_what_a_job_installs_is_its_own_and_gone_with_it(project: Project, engin
     with_code(project, texts)
     expected = {name: version for name, (_, _, version) in INSTALLS.items()} | {"none": "none"}
     assert said(project.ok("run", "train", "--engine", engine)) == expected
-    here = "import iniconfig, importlib.util; print(importlib.util.find_spec('gradlab_tiny'))"
+    here = "import fqdn, importlib.util; print(importlib.util.find_spec('gradlab_tiny'))"
     check = subprocess.run([sys.executable, "-c", here], capture_output=True, text=True, check=True)
     assert check.stdout == "None\n"
 
