@@ -159,7 +159,7 @@ def _git_checkout(context: Context) -> int:
     login = {}
     if password := parameters.get("password"):
         who = Login(str(parameters.get("username", "git")), str(password))
-        login = who.env(context.folder / "tmp")
+        login = who.env(context.folder / "tmp", url)
     if status := clone(url, ref, context.target, login, context.execute):
         raise GradlabError(f"git could not get {url} at {ref or 'HEAD'} (status {status})", 1)
     return 0

@@ -24,7 +24,13 @@ from .tree import Tree
 JUNK = [".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoints", "storage"]
 JUNK += [".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".eggs", ".DS_Store"]
 LISTED = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+STALLED = "120"
 ASKPASS = """#!/bin/sh
+case "$1" in
+    *"//$GRADLAB_GIT_HOST'"* | *"@$GRADLAB_GIT_HOST'"*) ;;
+    *"//$GRADLAB_GIT_HOST/"* | *"@$GRADLAB_GIT_HOST/"*) ;;
+    *) exit 1 ;; # another host, to which the first one has redirected git
+esac
 case "$1" in
     Username*) printf '%s\\n' "$GRADLAB_GIT_USERNAME" ;;
     *) printf '%s\\n' "$GRADLAB_GIT_PASSWORD" ;;
@@ -131,12 +137,15 @@ class Login:
     username: str
     password: str
 
-    def env(self, tmp: Path) -> dict[str, str]:
-        """Give the environment from which git takes the login; `tmp` gets a helper script."""
+    def env(self, tmp: Path, url: str) -> dict[str, str]:
+        """Give the environment from which git takes the login for a URL's host, and no other.
+
+        `tmp` gets a helper script.
+        """
         askpass = tmp / "askpass.sh"
         askpass.write_text(ASKPASS)
         askpass.chmod(0o700)
-        names = {"USERNAME": self.username, "PASSWORD": self.password}
+        names = {"USERNAME": self.username, "PASSWORD": self.password, "HOST": _host(url)}
         login = {f"GRADLAB_GIT_{name}": value for name, value in names.items()}
         # No helper of the user's may answer first, or keep the password.
         no_helper = {"COUNT": "1", "KEY_0": "credential.helper", "VALUE_0": ""}
@@ -144,6 +153,13 @@ class Login:
             "GIT_ASKPASS": str(askpass),
             **{f"GIT_CONFIG_{name}": value for name, value in no_helper.items()},
         }
+
+
+def _host(url: str) -> str:
+    """Give the host, and the port if there is one, of a URL or of git@host:path."""
+    after = url.partition("://")[2]
+    host = after.partition("/")[0] if after else url.partition(":")[0]
+    return host.rpartition("@")[2]
 
 
 def clone(url: str, ref: str, target: Path, env: Mapping[str, str], run: Run) -> int:
@@ -154,6 +170,8 @@ def clone(url: str, ref: str, target: Path, env: Mapping[str, str], run: Run) ->
         raise GradlabError(f"{ref!r} is no git ref")
     command = ["git", "-C", str(target)]
     safe = {"GIT_ALLOW_PROTOCOL": "http:https:ssh:git:file"}
+    # Bytes and seconds: a server that gives less for so long has stalled.
+    safe |= {"GIT_HTTP_LOW_SPEED_LIMIT": "100", "GIT_HTTP_LOW_SPEED_TIME": STALLED}
     env = git.environment(**safe, **env)
     # No remote is set up: nothing of the URL stays in .git/config.
     status = run([*command, "init", "--quiet", "--initial-branch=none"], env)
