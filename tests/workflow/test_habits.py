@@ -183,6 +183,7 @@ def test_a_key_of_another_system_is_answered_with_the_one_that_does(
     said = [each for each in said if each.rule != "missing-port"]
     assert len(said) == 1, said
     assert advice in said[0].advice
+    assert "known are" not in said[0].advice
     assert text.splitlines()[said[0].line - 1].strip() == line
 
 
@@ -624,6 +625,93 @@ def test_a_string_that_a_failed_pipeline_left_empty_is_told_with_the_way_out(
     assert "`set -o pipefail`" in output
     project.workflow(text.replace("SET ", "set -o pipefail; "))
     assert "missing-program" in project.fails(1, "run", "train", "--engine", "paths")
+
+
+@pytest.mark.parametrize(
+    ("reference", "right"),
+    [
+        *((each, "clone.outputs.repo") for each in ("clone.output.repo", "clone.repo", "clone")),
+        *((each, "clone.outputs.repo") for each in ("jobs.clone.outputs.repo", "outputs.repo")),
+        *((each, "clone.outputs.repo") for each in ("needs.clone.outputs.repo", "/outputs/repo")),
+        *((each, "clone.outputs.repo") for each in ("clone/outputs/repo", "$clone.outputs.repo")),
+        *(
+            (each, "workflow.inputs.rate")
+            for each in ("inputs.rate", "workflow.input.rate", "rate")
+        ),
+    ],
+)
+def test_a_reference_in_another_form_is_answered_with_the_right_one(
+    reference: str, right: str, tmp_path: Path
+) -> None:
+    text = f"""\
+inputs: {{rate: {{type: string, with: {{value: x}}}}}}
+jobs:
+  clone:
+    outputs: {{repo: {{type: volume}}}}
+    uses: git-checkout@v1
+    with: {{url: "https://github.com/user/x"}}
+  train:
+    needs: [clone]
+    inputs:
+      x: "{reference}"
+    uses: script@v1
+    with: {{image: bash:5, script: ls /inputs}}
+"""
+    (said,) = found(tmp_path, text)
+    assert (said.severity, said.line, said.advice) == ("error", 10, f"write `{right}`")
+
+
+FILLED = [  # a checkout's outputs, its path, and what the advice names
+    ("repo: {type: volume}", "/outputs/repo", ""),
+    ("repo: {type: volume}", "/outputs/repo/a/b", ""),
+    ("repo: {type: volume}, id: {type: string}", "", ""),
+    ("repo: {type: volume}", "repo", "/outputs/repo"),
+    ("repo: {type: volume}", "/repo", "/outputs/repo"),
+    ("repo: {type: volume}", "/outputs", "/outputs/repo"),
+    ("repo: {type: volume}", "/outputs/repo/../../x", "/outputs/repo"),
+    ("a: {type: volume}, id: {type: string}", "/outputs/id", "/outputs/a"),
+    ("id: {type: string}", "", "a volume"),
+    ("a: {type: volume}, b: {type: volume}", "", "/outputs/a"),
+]
+
+
+@pytest.mark.parametrize(("outputs", "path", "advice"), FILLED)
+def test_what_an_action_fills_has_to_be_a_folder_of_its_job(
+    outputs: str, path: str, advice: str, tmp_path: Path
+) -> None:
+    text = f"""\
+jobs:
+  clone:
+    outputs: {{{outputs}}}
+    uses: git-checkout@v1
+    with: {{url: "https://github.com/user/x"{f", path: {path}" * bool(path)}}}
+"""
+    said = found(tmp_path, text)
+    assert rules(said) == ["output-path"] * bool(advice)
+    assert all(advice in each.advice for each in said)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://b.s3.amazonaws.com/x", "b/x", "gs://b/x", "s3:/b", "s3://"]
+)
+def test_a_download_is_from_a_bucket(url: str, tmp_path: Path) -> None:
+    text = f"""\
+jobs:
+  load:
+    outputs: {{data: {{type: volume}}}}
+    uses: s3-download@v1
+    with: {{url: "{url}", access-key: A, secret-access-key: secret:S}}
+"""
+    assert rules(found(tmp_path, text)) == ["s3-url"]
+    assert found(tmp_path, text.replace(url, "s3://b/x")) == []
+
+
+@pytest.mark.parametrize(
+    "value", ["secrets:HF", "Secret:HF", "SECRET:HF", "secrets.HF", "secret.HF"]
+)
+def test_a_secret_in_another_spelling_is_answered(value: str, tmp_path: Path) -> None:
+    (said,) = in_script(tmp_path, "./x", f"HF: {value}")
+    assert (said.rule, said.advice) == ("secret-not-whole", "write `secret:HF`")
 
 
 def test_a_dataset_of_the_same_run_is_a_warning_for_it_fails_only_once(tmp_path: Path) -> None:

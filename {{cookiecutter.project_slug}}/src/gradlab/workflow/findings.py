@@ -71,7 +71,7 @@ RULES: dict[str, tuple[Severity, str]] = {
     "reference-as-ref": ("warning", "a dataset's ref is the output of a job"),
     "old-id": ("warning", "a dataset is named by the old key `id`"),
     "volume-twice": ("warning", "a volume is an output for a second time"),
-    "output-path": ("error", "an action that fills one output has several and no `path`"),
+    "output-path": ("error", "an action that fills an output does not say which, or a wrong one"),
     # Scripts
     "pipe-hides-failure": ("warning", "a pipeline may leave a string empty, and nothing fails"),
     "github-expression": ("error", "an expression of GitHub Actions, which nothing replaces"),
@@ -88,6 +88,7 @@ RULES: dict[str, tuple[Severity, str]] = {
     "unknown-branch": ("warning", "`on` names a branch that this repository does not have"),
     "unknown-context": ("error", "a part of the context does not exist"),
     "repository-url": ("error", "the url of a checkout is no repository's"),
+    "s3-url": ("error", "the url of a download is no bucket's"),
     "image-name": ("error", "an image has a name that no registry takes"),
     "input-without-value": ("warning", "nothing gives an input its value"),
     # Secrets

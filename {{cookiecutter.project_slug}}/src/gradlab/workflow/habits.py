@@ -7,6 +7,8 @@ is known it is empty. Other systems' spellings (`dockerImage`, `docker_image`) a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -181,6 +183,9 @@ _PORT_TYPES = {
 _MODEL_TYPES = ("pytorch", "torch", "jax", "flax", "sklearn", "scikit", "xgboost", "hugging", "pkl")
 
 
+_CANDIDATES = 100  # jobs that are looked at for an output's name
+
+
 def plain(key: str) -> str:
     """Write a key as Gradient spells: `instanceType` and `INSTANCE_TYPE` as `instance-type`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", key)
@@ -247,6 +252,22 @@ def action_advice(action: str) -> str:
         return f"write `{known[0]}`"
     found = (advice for pattern, advice in _ACTIONS if re.search(pattern, name))
     return next(found, "")
+
+
+def reference_advice(value: str, jobs: Mapping[str, Any], inputs: Any) -> str:
+    """Write what is meant for another job's output as it is written here.
+
+    `jobs` gives each job's outputs, `inputs` are the workflow's; empty where neither is named.
+    """
+    words = re.findall(r"[A-Za-z0-9_-]+", value[:400])
+    job = next((word for word in words if word in jobs), "")
+    if not job and (name := next((word for word in words if word in inputs), "")):
+        return f"write `workflow.inputs.{name}`"
+    makers = [job] if job else list(islice(jobs, _CANDIDATES))
+    found = [(each, word) for each in makers for word in words if word in jobs[each]]
+    if not found and job and len(jobs[job]) == 1:
+        found = [(job, next(iter(jobs[job])))]
+    return f"write `{found[0][0]}.outputs.{found[0][1]}`" if found else ""
 
 
 def port_type_advice(name: str, allowed: Any) -> str:

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
+from itertools import islice
+from pathlib import PurePosixPath
 
 from .document import Document, Problem
+from .habits import reference_advice
 from .spec import Job, Port, Spec, source
 from .structure import close
 
 _FILLERS = ("git-checkout@v1", "s3-download@v1")  # actions that write into one output
 _CPU = re.compile(r"C\d+")
 _EVENT = "context.event.github."
+_CANDIDATES = 100  # jobs that are looked at for an output's name
 _LONGEST_CYCLE = 10  # jobs that a message names
 
 
@@ -68,7 +72,9 @@ def _source(spec: Spec, job: Job, origin: str, name: str) -> Iterator[tuple[str,
         return
     if origin not in spec.jobs:
         if origin not in job.needs:  # which is a finding already
-            advice = close(origin, spec.jobs) or "name a job of this workflow"
+            jobs = {each.name: each.outputs for each in islice(spec.jobs.values(), _CANDIDATES)}
+            meant = reference_advice(f"{origin}.{name}", jobs, spec.inputs)
+            advice = meant or close(origin, spec.jobs) or "name a job of this workflow"
             yield "unknown-output", f"job `{origin}`, and there is no such job", advice
         return
     if origin not in job.needs:
@@ -168,13 +174,47 @@ def _is_volume(spec: Spec, port: Port | None) -> bool:
 
 
 def fillers(spec: Spec, document: Document) -> Iterator[Problem]:
-    """Find actions that fill one output but have several to choose from."""
+    """Find actions that fill a folder, and do not say which, or one that is none."""
     for job in spec.jobs.values():
-        if job.uses in _FILLERS and len(job.outputs) > 1 and "path" not in job.parameters:
-            message = f"{job.uses} of job `{job.name}` has {len(job.outputs)} outputs and no `path`"
-            advice = f"say which one it fills: `path: /outputs/{next(iter(job.outputs))}`"
-            mark = document.mark("jobs", job.name, "outputs")
+        if job.uses not in _FILLERS:
+            continue
+        folders = [port.name for port in job.outputs.values() if port.type != "string"]
+        path, keys = job.parameters.get("path"), ("jobs", job.name, "outputs")
+        if path is None and len(folders) > 1:
+            message = f"{job.uses} of job `{job.name}` has {len(folders)} outputs and no `path`"
+            advice = f"say which one it fills: `path: /outputs/{folders[0]}`"
+            yield Problem(document.mark(*keys), "output-path", message, advice)
+        elif job.outputs and not folders:
+            message = f"{job.uses} of job `{job.name}` has no output that is a folder"
+            advice = "make its output a volume or a dataset"
+            yield Problem(document.mark(*keys), "output-path", message, advice)
+        elif isinstance(path, str) and folders and not _fills(path, job):
+            message = f"`path` of job `{job.name}` is `{path}`, which is in no output"
+            advice = f"write `/outputs/{folders[0]}`, or a folder in it"
+            mark = document.mark("jobs", job.name, "with", "path")
             yield Problem(mark, "output-path", message, advice)
+
+
+def _fills(path: str, job: Job) -> bool:
+    """Tell whether a path is in an output, or in one that is missing, which is told elsewhere."""
+    parts = PurePosixPath(path).parts
+    missing = parts[2:3] and parts[2] not in job.outputs
+    inside = parts[:2] == ("/", "outputs") and ".." not in parts and len(parts) > 2
+    return inside and (bool(missing) or job.outputs[parts[2]].type != "string")
+
+
+def downloads(spec: Spec, document: Document) -> Iterator[Problem]:
+    """Find downloads whose url is no bucket's."""
+    for job in spec.jobs.values():
+        url = job.parameters.get("url")
+        if job.uses != "s3-download@v1" or not isinstance(url, str):
+            continue
+        if not re.match(r"s3://[^/]+", url) and not url.startswith(("secret:", "workflow.inputs.")):
+            message = f"`url` of job `{job.name}` is `{url}`, which is no bucket's"
+            advice = "write `s3://BUCKET/PATH`, and the server, where it is not Amazon's, "
+            advice += "as `endpoint`"
+            mark = document.mark("jobs", job.name, "with", "url")
+            yield Problem(mark, "s3-url", message, advice)
 
 
 @cache
@@ -247,6 +287,7 @@ _RULES = (
     same_run,
     volumes,
     fillers,
+    downloads,
     machines,
     registries,
     triggers,

@@ -37,9 +37,8 @@ _LOCAL_CODE = re.compile(
 )
 _FETCHES = re.compile(r"\b(?:cd|clone|wget|curl|cp|mv|unzip|tar|gdown|kaggle|download)\s|inputs")
 _HEREDOC = re.compile(
-    r"<<[-~]?[ ]*(?P<quote>[\"'\\]?)(?P<word>[A-Za-z_]\w*)[\"']?[^\n]*\n"
-    r"(?P<body>(?:(?![ \t]*(?P=word)[ \t]*(?:\n|\Z))[^\n]*\n)*)"
-)
+    r"<<[-~]? {0,9}[\"'\\\\]([A-Za-z_]\w*)"
+)  # whose body the shell leaves as it is
 # What comes before belongs to another path, as in texts.py.
 _SPELLED = re.compile(
     r"(?<![\w.~$%@*}/)\]:-])(?<![\w})][\"'])/(?!inputs\b|outputs\b)((?i:inputs?|outputs?))(?![\w.-])"
@@ -210,7 +209,15 @@ def _hiding(code: str) -> set[str]:
 
 def _shell_only(text: str) -> str:
     """Take away what a heredoc with a quoted word keeps from the shell."""
-    return _HEREDOC.sub(lambda found: "" if found["quote"] else found[0], text)
+    kept, word = [], ""
+    for line in text.split("\n"):
+        if word:
+            word = "" if line.strip() == word else word
+            continue
+        kept.append(line)
+        found = _HEREDOC.search(line)
+        word = found[1] if found else ""
+    return "\n".join(kept)
 
 
 def _expressions(document: Document, keys: Keys, text: str) -> Iterator[Problem]:

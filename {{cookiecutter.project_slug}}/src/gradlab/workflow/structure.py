@@ -124,6 +124,12 @@ def _problem(document: Document, path: Path, error: Any) -> Problem:
     words = error.schema.get("x-check", {}).get(keyword, {})
     if path[:1] == ("on",):
         rule, advice = "on-shape", _TRIGGER
+    if rule == "type" and keyword == "pattern" and isinstance(value, str):
+        jobs = {name: _mapping(job, "outputs") for name, job in _items(document.data, "jobs")}
+        meant = habits.reference_advice(value, jobs, _mapping(document.data, "inputs"))
+        if meant:
+            words = {key: text for key, text in words.items() if key != "advice"}
+            advice = meant
     given = {"where": where(path), "value": value}
     # A key is checked by itself: its place is not on the error's path.
     keys = (*path, value) if "propertyNames" in error.absolute_schema_path else path
@@ -133,6 +139,16 @@ def _problem(document: Document, path: Path, error: Any) -> Problem:
         words["message"].format(**given) if "message" in words else message,
         words["advice"].format(**given) if "advice" in words and value is not None else advice,
     )
+
+
+def _mapping(data: Any, key: str) -> dict[str, Any]:
+    """Give the mapping at a key, empty where there is none."""
+    found = data.get(key) if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _items(data: Any, key: str) -> Iterator[tuple[str, Any]]:
+    return islice(_mapping(data, key).items(), _CANDIDATES)
 
 
 def _choice(path: Path, value: str, known: Any) -> str:

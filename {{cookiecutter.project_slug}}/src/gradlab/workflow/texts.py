@@ -27,6 +27,7 @@ _COMMENT = re.compile(r"(?:^|\s)#.*", re.MULTILINE)
 _SECRET_PARAMETERS = ("password", "secret-access-key")
 _MENTION = re.compile(r"(?<![\w.-])secret:[A-Za-z][\w-]+")
 _SECRET = re.compile(r"(?<![\w.-])secret:(?=\S)|^secret:")
+_MISSPELLED = re.compile(r"\s*(?:secrets:|S(?i:ecrets?):|secrets?\.(?=[A-Z]))([\w.-]+)\s*")
 _BEGIN = re.compile(r"\A\s*secret:")
 
 
@@ -106,6 +107,10 @@ def secrets(spec: Spec, document: Document) -> Iterator[Problem]:
     """Find `secret:` where the service does not replace it."""
     for keys, text in all_texts(document.data, ()):
         name, variable = str(keys[-1]), len(keys) > 1 and keys[-2] == "env"
+        if found := _MISSPELLED.fullmatch(text) if variable or name in _SECRET_PARAMETERS else None:
+            message = f"{where(keys)} is written like a secret, and nothing replaces it"
+            advice = f"write `secret:{found[1]}`"
+            yield Problem(document.mark(*keys), "secret-not-whole", message, advice)
         pattern = _SECRET if variable or name in _SECRET_PARAMETERS else _MENTION
         pattern = pattern if pattern.search(text) else _BEGIN
         if pattern.search(text) and not (name_of(text) and _is_replaced(keys)):
