@@ -237,3 +237,19 @@ def test_evaluation_finds_the_best_model_on_slow_storage(on_drive: Lab, tmp_path
 @pytest.mark.parametrize("option", ["--epochs", "--evaluate-every"])
 def test_a_number_that_makes_no_sense_is_refused(lab: Lab, option: str) -> None:
     assert f"{option} is 0: it must be at least 1." in lab.train(option, "0", code=2)
+
+
+def test_a_run_started_over_on_another_machine_is_the_one_that_goes_on(
+    lab: Lab, tmp_path: Path
+) -> None:
+    def train(machine: str, *options: str) -> str:
+        lab.env = {"GRADLAB_STORAGE_SLOW": "1", "GRADLAB_SCRATCH": str(tmp_path / machine)}
+        small = ["--epochs", "1", "--model.width", "4", "--batch-size", "256", "--workers", "0"]
+        return lab.run(lab.package, "train", *small, *options)
+
+    assert "Finished" in train("a")
+    assert "starting at step 0" in train("b", "--fresh", "--max-minutes", "0")
+    (lab.folder() / "generation").write_bytes(b"")  # not uploaded, where the saves were
+    assert "carrying on at step" in train("b", "--max-minutes", "0")
+    output = train("a")
+    assert "carrying on at step" in output and "finished" not in output.partition("\n")[0]

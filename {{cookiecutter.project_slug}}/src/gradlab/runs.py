@@ -28,9 +28,11 @@ from .errors import GradlabError, note, only_observing
 from .files import (
     SHORT,
     candidates,
+    digest,
     exists,
     prepare,
     read_bytes,
+    read_text,
     retry,
     step_of,
     sweep,
@@ -42,6 +44,7 @@ from .record import Record
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What file systems say that have no locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+GENERATION = "generation"
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
 
@@ -276,15 +279,50 @@ def _open(
     accept: bool,
 ) -> Run:
     _lock(prepare(work.parent) / f".{name}.lock", name)
-    if fresh:
-        for folder in {work, kept}:
+    begun = {folder: generation(folder) for folder in {work, kept}}
+    newest = max(begun.values()) + fresh
+    for folder, number in begun.items():
+        if number < newest:  # started over here, or on another machine since
             _move_aside(folder)
     prepare(work / SAVES)
+    for folder in {work, kept} if newest else ():
+        _note_generation(folder, newest)
     for folder in {work, work / EVENTS, kept, kept / SAVES}:
         sweep(folder)
     run = Run(work, kept, settings, seconds, data or {})
     run.resume(accept or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
     return run
+
+
+def generation(folder: Path) -> int:
+    """Tell how often a run had been started over when the one in a folder began.
+
+    Two copies of a run can be compared by their steps only within one generation.
+    """
+    try:
+        text = read_text(folder / GENERATION)
+        number, proof = text.split()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except ValueError:
+        if not text:  # not uploaded
+            return 0
+        number = proof = ""
+    if proof != digest(number.encode()):
+        raise GradlabError(
+            f"{folder / GENERATION} is damaged: it can't be told whether this run or its copy is "
+            "the newer one.\nMove the folder of the older one away, and delete this file.",
+            exit_code=1,
+        )
+    return int(number)
+
+
+def _note_generation(folder: Path, number: int) -> None:
+    text = f"{number} {digest(str(number).encode())}\n".encode()
+    if not exists(folder / GENERATION) or read_bytes(folder / GENERATION) != text:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not renamed: slow storage may do that later, or not.
+        retry(lambda: (folder / GENERATION).write_bytes(text))
 
 
 def _lock(path: Path, name: str) -> None:
