@@ -63,8 +63,8 @@ def _draw(
 ) -> Iterator[Tensor]:
     # In a worker, as in training: a dataset may open files when it is first asked.
     loader = Loader(dataset, "looked at", batches, workers, collate=_summaries, patience=PATIENCE)
-    end = time.monotonic() + SECONDS
     with loader as loaded:
+        end = time.monotonic() + SECONDS  # once the workers are there
         for number, seen in enumerate(loaded):
             yield seen
             if number and time.monotonic() > end:
