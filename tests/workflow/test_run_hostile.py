@@ -55,7 +55,7 @@ OUTPUTS: dict[str, dict[str, object]] = {
         (TEXT, "true", "output 'text' (string): the file /outputs/text was not written"),
         (TEXT, "ln -s /etc/passwd /outputs/text", "/outputs/text is not a file"),
         (TEXT, "mkfifo /outputs/text", "/outputs/text is not a file"),
-        (TEXT, "mkdir /outputs/text", "/outputs/text is not a file"),
+        (TEXT, "cd /outputs; mkdir text", "/outputs/text is not a file"),
         (TEXT, r"printf '\xff' > /outputs/text", "/outputs/text is not text in UTF-8"),
         (TEXT, "head -c 70000 /dev/zero > /outputs/text", "/outputs/text is larger than 64 KiB"),
         ("volume", "ln -s /etc /outputs/kept/etc", "etc is a symbolic link to /etc"),

@@ -1,9 +1,9 @@
 """The data that decide a run's result, as they are seen when it begins.
 
-Promises: examples are looked at as training draws them, evenly spread, for about a second at
-most: a change to others of a large dataset is not seen. What other processors and libraries
-round otherwise is no change. What can't be compared, such as examples that differ each time they
-are drawn, is left out, and no failure here stops the training.
+Promises: examples are looked at as training draws them, evenly spread, thousands of them or as
+many as come in some seconds: a change to others of a large dataset is not seen. What other
+processors and libraries round otherwise is no change. What can't be compared, such as examples
+that differ each time they are drawn, is left out, and no failure here stops the training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from torch.utils.data import Dataset
 from . import keyed
 from .loader import Loader
 
-SECONDS = 0.5  # to look at the examples of one dataset
+SECONDS = 0.5  # to look at the examples of one dataset, once `ENOUGH` were seen
+ENOUGH = 2_000  # examples
+LONGEST = 3.0  # seconds, however few were seen
 PATIENCE = 5.0  # seconds: slower examples are not looked at
 TWICE = 4  # examples that are drawn twice
 MOST = 10_000  # examples of one dataset
@@ -64,10 +66,11 @@ def _draw(
     # In a worker, as in training: a dataset may open files when it is first asked.
     loader = Loader(dataset, "looked at", batches, workers, collate=_summaries, patience=PATIENCE)
     with loader as loaded:
-        end = time.monotonic() + SECONDS  # once the workers are there
+        begun, count = time.monotonic(), 0  # once the workers are there
         for number, seen in enumerate(loaded):
             yield seen
-            if number and time.monotonic() > end:
+            count += len(seen)
+            if number and time.monotonic() > begun + (SECONDS if count > ENOUGH else LONGEST):
                 return
 
 

@@ -181,7 +181,7 @@ def _copy_working_tree(context: Context) -> int:
     count, size = len(content.tree.files), tree.human(content.tree.size)
     with context.log.busy(f"copying {count} files, {size}"):
         tree.copy(content.tree, root, context.target)
-    context.log.note(f"{count} files of the working tree {root}, {size}")
+    context.log.note(f"{count} files of the working tree {root}")
     return 0
 
 

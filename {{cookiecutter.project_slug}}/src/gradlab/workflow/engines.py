@@ -37,7 +37,7 @@ from typing import Protocol
 from .. import session
 from ..errors import GradlabError
 from . import mapping, own_root, process
-from .own_root import OWN
+from .own_root import OWN, ROOT
 
 PLACES = ("inputs", "outputs")
 DRAFTS = "drafts"  # part of the path of every task's folder
@@ -107,8 +107,8 @@ class Task:
         """Give the command line, with the script written to a file that is seen in `own`."""
         if self.script is None:
             return (*self.program, *self.args)
-        (self.folder / "root" / OWN).mkdir(parents=True, exist_ok=True)
-        (self.folder / "root" / OWN / "job.sh").write_text(self.script, "utf-8")
+        (self.folder / ROOT / OWN).mkdir(parents=True, exist_ok=True)
+        (self.folder / ROOT / OWN / "job.sh").write_text(self.script, "utf-8")
         return ("bash", f"{own}/job.sh")
 
 
@@ -208,7 +208,7 @@ class Container:
 
 def _mounts(task: Task) -> Iterator[str]:
     if task.script is not None:
-        own = task.folder / "root" / OWN
+        own = task.folder / ROOT / OWN
         yield f"--mount=type=bind,source={own},target=/{OWN},readonly"
     for place in ("tmp", "outputs"):
         yield f"--mount=type=bind,source={task.folder / place},target=/{place}"
@@ -222,7 +222,7 @@ def _started(task: Task) -> tuple[str, ...]:
     if task.script is None:
         return program
     start = START.replace("{own}", f"/{OWN}")
-    (task.folder / "root" / OWN / "start.sh").write_text(start, "utf-8")
+    (task.folder / ROOT / OWN / "start.sh").write_text(start, "utf-8")
     return ("bash", f"/{OWN}/start.sh")
 
 
@@ -319,7 +319,7 @@ class Machine:
                 for place in PLACES:
                     Path("/", place).unlink(missing_ok=True)
                     Path("/", place).symlink_to(task.folder / place)
-                with own_root.made(task.folder, f"{folder}/root/{OWN}"):
+                with own_root.made(task.folder, f"{folder}/{ROOT}/{OWN}"):
                     yield self._launch(task, folder)
             finally:
                 for place in PLACES:
@@ -353,10 +353,10 @@ class Paths:
     def launch(self, task: Task) -> Iterator[Launch]:
         with (
             _plain(task.folder) as folder,
-            own_root.made(task.folder, f"{folder}/root/{OWN}"),
+            own_root.made(task.folder, f"{folder}/{ROOT}/{OWN}"),
         ):
             launch = _mapped(task, folder, (*PLACES, "tmp"))
-            own = {f"GRADLAB_{place.upper()}": f"{folder}/{place}" for place in PLACES}
+            own = {"GRADLAB_INPUTS": f"{folder}/inputs", "GRADLAB_OUTPUTS": f"{folder}/outputs"}
             yield replace(launch, env={**launch.env, **own})
 
 
@@ -367,16 +367,16 @@ def _mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
     """
     kept = (str(session.project_root()), str(task.folder), sys.prefix, sys.base_prefix)
     places = {name: f"{folder}/{name}" for name in names}
-    root = task.folder / "root"
+    root = task.folder / ROOT
     for name in mapping.made_at_root(task.script or "", task.env, kept):
-        places[name] = f"{folder}/root/{name}"
+        places[name] = f"{folder}/{ROOT}/{name}"
     for name in set(os.listdir("/")) - {*places, OWN}:
         (root / name).symlink_to(f"/{name}")
     for name in names:
         (root / name).symlink_to(task.folder / name)
     below = own_root.needed_below_tmp(task.folder, folder)
     tops = {Path(path).parts[2] for path in below if len(Path(path).parts) > 2}
-    real = mapping.replacer(places, f"{folder}/root", tops)
+    real = mapping.replacer(places, f"{folder}/{ROOT}", tops)
     here = replace(
         task,
         env={key: real(value) for key, value in task.env.items()} | {process.MARK: task.mark},
@@ -384,7 +384,7 @@ def _mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
         program=tuple(map(real, task.program)),
         args=tuple(map(real, task.args)),
     )
-    own = f"{folder}/root/{OWN}"
+    own = f"{folder}/{ROOT}/{OWN}"
     env = _host_env(here, f"{folder}/tmp", own, began=session.started())
     return Launch(process.supervised(here.command(own)), env)
 

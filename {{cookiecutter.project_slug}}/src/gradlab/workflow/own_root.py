@@ -1,6 +1,6 @@
 """A root of one's own for a job: this machine's system below it, to be written to and forgotten.
 
-    <task>/root/            the job's `/`: what it writes at the root lands here
+    <task>/root             the job's `/`: what it writes at the root lands here
                 .gradlab/   its script and its Python
            layers/          what it writes to /usr, /etc and so on, as root, by overlayfs
 
@@ -27,7 +27,8 @@ from .. import session
 from . import job_python, process, tree
 
 OWN = ".gradlab"
-ROOM = ("root", "layers")  # in a task's folder
+ROOT = "root"
+ROOM = (ROOT, "layers")  # in a task's folder
 SYSTEM = ("usr", "etc", "var", "opt", "root", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 NOT_SHOWN = {"proc", "dev", "tmp", "run", "inputs", "outputs", OWN}
 # Of /run, where the sockets are by which root could change the machine, only what is needed.
@@ -53,7 +54,7 @@ MOUNTED = LAYER + 'while [ "$1" != -- ]; do lay "$1" || exit 125; shift; done; s
 def made(folder: Path, seen: str) -> Iterator[Path]:
     """Make a task's root, with a Python that the job sees below the path `seen`; then remove it."""
     discard(folder)
-    root = folder / "root"
+    root = folder / ROOT
     (root / OWN).mkdir(parents=True)
     job_python.make(root / OWN / "python", f"{seen}/python")
     try:
@@ -129,7 +130,7 @@ def system(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
         command += ["--cap-drop", "ALL"]
         command += [word for name in CAPABILITIES for word in ("--cap-add", f"CAP_{name}")]
     if folder:
-        command += ["--bind", str(folder / "root"), "/"]
+        command += ["--bind", str(folder / ROOT), "/"]
     for name in sorted(set(os.listdir("/")) - NOT_SHOWN):
         command += _shown(f"/{name}", folder if name in layers else None)
     command += ["--dir", "/run"]
