@@ -98,7 +98,7 @@ class Trainer:
         self.best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "weights": {}}
         self.losses: list[Tensor] = []
         self.unjudged: list[float] = []  # the loss of a step whose evaluation a signal ended
-        self._restore(world.share((run.step, run.state) if run else None))
+        self._restore(world.share((run.step, run.state) if run else (0, None)))
         model = torch.compile(self.network) if config.compile else self.network
         self.model = world.wrap(cast(torch.nn.Module, model))
         self.per_epoch = self._batches(0, 0).per_epoch
