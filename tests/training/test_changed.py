@@ -118,6 +118,8 @@ NO_CHANGES = {
     "the export": [Edit("PKG/export.py", "TOLERANCE = 1e-4", "TOLERANCE = 1e-3")],
     "the commands": [Edit("PKG/__main__.py", 'name=""', "name=str()")],
     "a page in the package": [Edit("PKG/NOTES.md", "", "# Notes\n")],
+    "what editors leave": [Edit("PKG/.ipynb_checkpoints/data-checkpoint.py", "", "x = 1\n"),
+                           Edit("PKG/data.py~", "", "x"), Edit("PKG/Untitled.ipynb", "", "{}")],
     "the kit's messages": [Edit("gradlab/runs.py", "Stopped at step", "Ended at step")],
     "a test": [Edit("../tests/test_new.py", "", "def test_nothing(): pass\n")],
 }  # fmt: skip

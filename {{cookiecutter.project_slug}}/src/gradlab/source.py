@@ -14,6 +14,7 @@ from typing import Any
 
 KIT = ("gradlab/keyed.py", "gradlab/devices.py")  # of the kit, what alters a result
 LARGEST = 1 << 20  # bytes: a larger file is data, which the examples tell
+LEFT_OUT = (".pyc", ".md", ".ipynb", ".orig", ".rej", ".bak", ".log")  # by editors and others
 Code = dict[str, str]
 
 
@@ -25,7 +26,7 @@ def code(package: Path, module: str = "train") -> Code:
     top = package.parent
     reached = set(_reached(top, package / f"{module}.py"))
     others = set(_reached(top, package / "__main__.py")) - reached
-    inside = {path for path in package.rglob("*") if _counts(path)} - others
+    inside = {path for path in package.rglob("*") if _counts(path, package)} - others
     found = {path.relative_to(top).as_posix(): path for path in inside | reached}
     kit = {name for name in found if name.startswith("gradlab/")}.difference(KIT)
     return {name: digest(found[name]) for name in sorted(found.keys() - kit)}
@@ -50,8 +51,12 @@ def changed(then: Code, now: Code) -> list[str]:
     return [f"src/{name} {word}" for name, word in sorted(words)]
 
 
-def _counts(path: Path) -> bool:
-    if path.suffix in (".pyc", ".md") or "__pycache__" in path.parts or path.name.startswith("."):
+def _counts(path: Path, package: Path) -> bool:
+    parts = path.relative_to(package).parts
+    if path.suffix in LEFT_OUT or path.name.endswith("~") or "__pycache__" in parts:
+        return False
+    # Jupyter keeps copies of what it edits in .ipynb_checkpoints, Emacs in #name#.
+    if any(part.startswith((".", "#")) for part in parts):
         return False
     return path.is_file() and (path.suffix == ".py" or path.stat().st_size <= LARGEST)
 
@@ -59,7 +64,9 @@ def _counts(path: Path) -> bool:
 def _reached(top: Path, start: Path) -> Iterator[Path]:
     """Give a file and all below `top` that it imports, directly or not."""
     # Beside an installed package lie those of everyone else.
-    packages = [start.parent] if top.name in ("site-packages", "dist-packages") else [top]
+    packages = (
+        [start.parent, top / "gradlab"] if top.name in ("site-packages", "dist-packages") else [top]
+    )
     seen, waiting = set[Path](), [start]
     while waiting:
         path = waiting.pop()
