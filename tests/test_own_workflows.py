@@ -18,7 +18,7 @@ from gradlab.workflow.check import check
 
 from .conftest import Bake
 from .lab import Lab, descendants
-from .services.processes import until
+from .services.processes import is_running, until
 from .workflow.conftest import HAS_BUBBLEWRAP, needs_bubblewrap
 
 KILLS = 10
@@ -100,7 +100,7 @@ def test_a_signal_to_every_process_of_a_run_saves_the_training(lab: Lab, engine:
     assert stopped, output
     newest_save = max((run / "saves").glob("*.pt"), key=lambda path: path.name)
     assert int(newest_save.name[:10]) == int(stopped[1].replace(",", "")), output
-    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    until(lambda: not any(map(is_running, started)), 10, "the end of all processes")
 
 
 @pytest.mark.slow

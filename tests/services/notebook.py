@@ -162,7 +162,8 @@ class Notebook:
 
     def _kill(self, children: bool) -> None:
         for kernel in self._kernels():
-            for pid in (*(descendants(kernel) if children else ()), kernel):
+            # The lowest first, which else would see that the one above it has gone, and save.
+            for pid in (*(reversed(descendants(kernel)) if children else ()), kernel):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

@@ -40,6 +40,14 @@ def namespace(pid: int) -> int:
         return 0
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs: one that has ended may wait for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def until(reached: Callable[[], object], seconds: float = 10.0, what: str = "it") -> None:
     """Wait until something is true; AssertionError if it doesn't become so in time."""
     end = time.monotonic() + seconds

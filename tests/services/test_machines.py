@@ -41,7 +41,7 @@ def ask(machine: Machine, code: str) -> str:
 
 def service(machine: Machine) -> str:
     """Ask the kit which service it takes the machine for."""
-    for name in ("__init__.py", "session.py", "errors.py"):
+    for name in ("__init__.py", "session.py", "errors.py", "terminal.py"):
         place = machine.path(f"/tmp/kit/gradlab/{name}")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes((KIT / "gradlab" / name).read_bytes())

@@ -78,12 +78,19 @@ FORMS: dict[str, Callable[[str], str]] = {
 LOSSY = {"percent in lower case"}
 
 
-@pytest.mark.parametrize("secret", [SECRET, "hunter2", "AKIA0123456789ABCDEF", "a b c d e f g h"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_secret_is_hidden_in_every_form(form: str, secret: str) -> None:
+SECRETS = (SECRET, "hunter2", "AKIA0123456789ABCDEF", "a b c d e f g h")
+
+
+def survives(form: str, secret: str) -> bool:
+    """Tell whether a form leaves of a secret what can be known."""
     torn = "cut by" in form and "colours" not in form
-    if (torn and len(secret) < 8) or (form in LOSSY and not secret.islower()):
-        pytest.skip("too short to be known in pieces, or no longer the same")
+    return not (torn and len(secret) < 8) and (form not in LOSSY or secret.islower())
+
+
+@pytest.mark.parametrize(
+    ("form", "secret"), [(f, s) for f in FORMS for s in SECRETS if survives(f, s)]
+)
+def test_a_secret_is_hidden_in_every_form(form: str, secret: str) -> None:
     written = FORMS[form](secret)
     hidden = Mask([secret])(f"before {written} after")
     assert hidden.startswith("before ") and hidden.endswith(" after")

@@ -69,7 +69,6 @@ def test_what_is_wrong_is_said_in_one_line(project: Project, endpoint: str) -> N
         "s3://bucket/nothing/": "there is nothing at s3://bucket/nothing",
         "s3://nowhere/": "The specified bucket does not exist",
         "s3://bucket/evil": "would be written outside of the output",
-        "bucket/data": "is not of the form s3://BUCKET/PREFIX",
     }.items():
         project.workflow(WORKFLOW.format(url=url, endpoint=endpoint))
         assert message in project.fails(1, "run", "train", S3_KEY="s3-k3y"), url

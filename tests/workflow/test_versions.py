@@ -296,7 +296,8 @@ def test_data_with_a_changed_bit_is_named_and_never_read(lab: Lab, engine: str, 
 def test_a_damaged_copy_on_this_machine_is_copied_again(lab: Lab) -> None:
     lab.slow = "1"
     (version,) = versions(lab, 1)
-    flip(lab.scratch / "datasets/made" / version.name / "data/sub/a")
+    (copy,) = lab.scratch.glob(f"*/datasets/made/{version.name}/data/sub/a")
+    flip(copy)
     lab.project.workflow(READS)
     done = lab.workflow()
     assert done.code == 0 and "out=content 1" in done.output, done.output

@@ -28,6 +28,7 @@ from . import job_python, process, tree
 
 OWN = ".gradlab"
 ROOT = "root"
+TRIED = ".layers-"
 ROOM = (ROOT, "layers")  # in a task's folder
 SYSTEM = ("usr", "etc", "var", "opt", "root", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 NOT_SHOWN = {"proc", "dev", "tmp", "run", "inputs", "outputs", OWN}
@@ -88,7 +89,9 @@ def layered(folder: Path) -> tuple[str, ...]:
 def _layers(folder: Path) -> tuple[str, ...]:
     """Try which of the system's folders can be layered with files below a folder."""
     names = [name for name in SYSTEM if _room_for(folder, name)]
-    with suppress(OSError), tempfile.TemporaryDirectory(prefix=".layers-", dir=folder) as place:
+    for left in folder.glob(f"{TRIED}*"):  # by a runner that was killed while it tried
+        tree.discard(left)
+    with suppress(OSError), tempfile.TemporaryDirectory(prefix=TRIED, dir=folder) as place:
         _make_layers(Path(place), names)
         command = [*private_mounts(), "/bin/sh", "-c", TRY, "sh", f"{place}/layers", *names]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
