@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def test_an_output_that_is_full_is_one_message(written: Project, line: str) -> N
     done = shell(written, line)
     assert done.returncode == 1
     assert done.stderr == b"gradlab: the output could not be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("env", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+def test_a_long_output_fails_as_a_short_one_does(project: Project, env: dict[str, str]) -> None:
+    one = {"uses": "script@v1", "with": {"image": "bash:5", "script": ":"}}
+    project.workflow(json.dumps({"jobs": {f"job-{i}": one for i in range(1200)}}))
+    full = shell(project, "gradlab show train > /dev/full", **env)
+    assert full.stderr == b"gradlab: the output could not be written: No space left on device\n"
+    cut = shell(project, "gradlab show train | head -1", **env)
+    assert (full.returncode, cut.returncode, cut.stderr) == (1, 141, b"")
 
 
 @pytest.mark.parametrize("line", ["gradlab check >&-", "gradlab check <&- >&- 2>&-"])

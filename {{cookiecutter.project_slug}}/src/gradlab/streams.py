@@ -40,7 +40,8 @@ def guarded(program: str, work: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        if not any([_is_broken("stdout"), _is_broken("stderr")]):
+        # Errors of files name them.
+        if error.filename is not None or not any([_is_broken("stdout"), _is_broken("stderr")]):
             raise
         if isinstance(error, BrokenPipeError):
             return EPIPE_CODE
@@ -53,6 +54,9 @@ def _is_broken(name: str) -> bool:
     stream = getattr(sys, name)
     try:
         stream.flush()
+        # A long text, or one that is not buffered, is dropped by the failure: nothing to flush.
+        if name == "stdout":
+            os.write(stream.fileno(), b"\n")
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
