@@ -162,10 +162,12 @@ class Notebook:
 
     def _kill(self, children: bool) -> None:
         for kernel in self._kernels():
-            # The lowest first, which else would see that the one above it has gone, and save.
-            for pid in (*(reversed(descendants(kernel)) if children else ()), kernel):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            found = [*(descendants(kernel) if children else ()), kernel]
+            # All at one moment: else one would see that another has gone, and save.
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in found:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
 
     def _kernels(self) -> list[int]:
         # Below the program that entered the machine; none if the kernel has died.
