@@ -26,7 +26,6 @@ _PARAMETERS = {
 _ALL_PARAMETERS = {word for words in _PARAMETERS.values() for word in words.split()}
 
 _MACHINE = "write `resources: {instance-type: C5}` in the job, or in `defaults`"
-_JOBS = "write each step as a job: `jobs: {NAME: {uses: ..., with: ...}}`"
 _LOGIN = (
     "store the login as a container registry in the team's settings, and name that: "
     "`defaults: {resources: {container-registries: [NAME]}}`"
