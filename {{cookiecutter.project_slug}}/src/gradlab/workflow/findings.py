@@ -74,6 +74,10 @@ RULES: dict[str, tuple[Severity, str]] = {
     "output-path": ("error", "an action that fills an output does not say which, or a wrong one"),
     # Scripts
     "pipe-hides-failure": ("warning", "a pipeline may leave a string empty, and nothing fails"),
+    "foreign-expression": (
+        "warning",
+        "an expression of another system, such as Argo's, which nothing replaces",
+    ),
     "github-expression": ("error", "an expression of GitHub Actions, which nothing replaces"),
     "foreign-variable": ("warning", "a variable that GitHub or GitLab sets, and Gradient does not"),
     # The service

@@ -50,7 +50,7 @@ _RENAMED = {
         "timeout": "timeout-minutes timeout-in-minutes time-limit active-deadline-seconds",
     },
     "script@v1": {
-        "script": "run runs scripts command commands cmd args code shell bash entrypoint",
+        "script": "run runs scripts command commands cmd code shell bash entrypoint",
         "image": "container docker docker-image container-image base-image runtime",
     },
     "container@v1": {
@@ -120,14 +120,16 @@ _OTHERWISE = {
         "retry retries restart continue-on-error allow-failure": "remove it, and write the "
         "repetition into the script",
         "cache": "remove it; what is to be kept is an output of the type dataset",
-        "container-registries registry credentials image-pull-secrets": _LOGIN,
+        "container-registries registry credentials image-pull-secrets docker-credentials "
+        "registry-credentials": _LOGIN,
         "description": "make it a comment: `# ...`",
         "type": "write `uses` with an action, such as script@v1",
     },
     "with": {
         "registry registry-url registry-username registry-password username password user login "
         "credentials auth docker-username docker-password server image-pull-secrets pull-secret "
-        "image-pull-secret container-registries registry-auth registry-login": _LOGIN,
+        "image-pull-secret container-registries registry-auth registry-login docker-credentials "
+        "registry-credentials container-credentials": _LOGIN,
         "instance-type machine machine-type gpu": _MACHINE,
         "secrets": _SECRETS,
         "name": "remove it; a job gets its name by its key",
@@ -137,6 +139,9 @@ _OTHERWISE = {
         "a registry, and name it in `image`",
         "ports expose volumes mounts": "remove it; a job has /inputs and /outputs, and no ports",
         "environment variables vars envs env-vars": "move it out of `with`, as `env` of the job",
+    },
+    "script@v1": {
+        "args arguments arg": "write them behind the command in `script`; container@v1 has `args`",
     },
     "git-checkout@v1": {
         "submodules lfs fetch-depth depth recursive": "remove it; fetch what else you need in a "

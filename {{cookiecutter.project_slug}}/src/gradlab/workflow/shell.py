@@ -56,7 +56,12 @@ _ONTO = re.compile(
     r"[\"']?(?=[\s;&|)]|$)"
 )
 _OUTPUT = re.compile(r"/outputs/([\w.-]+)(?!/)")
-_EXPRESSION = re.compile(r"\$\{\{([^{}\n]*)\}\}")
+_EXPRESSION = re.compile(
+    r"\$\{\{(?P<github>[^{}\n]*)\}\}"
+    # Of Argo, Jinja and their like, but not what Docker's --format and Jinja's own files hold.
+    r"|(?:\{\{\s*|\$\{)(?P<other>(?:secrets|inputs|workflow|matrix|needs|steps|github|vars|env)\.[\w.-]+)"
+    r"(?:\s*\}\}|\})"
+)
 _VARIABLE = re.compile(
     r"\$\{?((?:GITHUB|RUNNER|ACTIONS|CI|GITLAB|BITBUCKET|CIRCLE|TRAVIS|BUILD|AZURE)_[A-Z_]+)\b(?!:?[-+=?])"
 )
@@ -74,6 +79,7 @@ _INSTEAD = {  # of a GitHub expression's first word
     "vars": "write the value, or give it as an input of the workflow",
     "matrix": "write a job for each case",
     "inputs": "make it an input of the job: `NAME: workflow.inputs.NAME`, the file /inputs/NAME",
+    "workflow": "make it an input of the job: `NAME: workflow.inputs.NAME`, the file /inputs/NAME",
     "needs": "make it an input of the job: `NAME: JOB.outputs.NAME`, the file /inputs/NAME",
     "steps": "make it an output of a job of the type string, the file /outputs/NAME",
     "github": "in git-checkout@v1 write `context.event.github.url` and `context.event.github.ref`",
@@ -221,20 +227,22 @@ def _shell_only(text: str) -> str:
 
 
 def _expressions(document: Document, keys: Keys, text: str) -> Iterator[Problem]:
-    """Find expressions of GitHub Actions, which nothing replaces here."""
+    """Find expressions of GitHub Actions and other systems, which nothing replaces here."""
     script = keys[-1] == "script" if keys else False
     for found in _EXPRESSION.finditer(_shell_only(text) if script else text):
         line = found.string[: found.start()].rpartition("\n")[2]
         if script and line.count("'") % 2:
             continue
-        said = found[1].strip()
+        said = (found["github"] or found["other"] or "").strip()
         head = re.split(r"\W", said, maxsplit=1)[0]
         if head == "context":
             continue
-        message = f"`${{{{ {said} }}}}` is an expression of GitHub Actions, without effect here"
+        system = "another system" if found["other"] else "GitHub Actions"
+        rule = "foreign-expression" if found["other"] else "github-expression"
+        message = f"`{found[0]}` is an expression of {system}, without effect here"
         advice = _INSTEAD.get(head, "write the value; Gradient replaces nothing of the kind")
         mark = document.find(re.compile(re.escape(found[0])), *keys)
-        yield Problem(mark, "github-expression", message, advice)
+        yield Problem(mark, rule, message, advice)
 
 
 def _variables(document: Document, job: Job, keys: Keys, text: str) -> Iterator[Problem]:

@@ -7,7 +7,9 @@ message and advice for the violation of another keyword where the general words 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -64,14 +66,30 @@ def structure(document: Document) -> Iterator[Problem]:
 
 @cache
 def _validator() -> Draft7Validator:
-    # Here, for with all its extras it takes a second to import, at every command.
-    from jsonschema import Draft7Validator, FormatChecker
+    with _without_url_grammar():
+        from jsonschema import Draft7Validator, FormatChecker
 
     checker = FormatChecker(formats=())
     for name, grammar in names.FORMATS.items():
         checker.checks(name)(_takes(grammar))
     schema = json.loads(files(__package__).joinpath("schema.json").read_text())
     return Draft7Validator(schema, format_checker=checker)
+
+
+@contextmanager
+def _without_url_grammar() -> Iterator[None]:
+    """Keep jsonschema from a grammar that it would load where Jupyter is, and that no file needs.
+
+    It takes two seconds, at every command.
+    """
+    name = "rfc3987_syntax"
+    hidden = name not in sys.modules
+    sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[name]
 
 
 def _takes(grammar: names.Grammar) -> Callable[[object], bool]:
