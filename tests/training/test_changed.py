@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from gradlab import source
+from gradlab.errors import GradlabError
 
 from ..lab import Lab
 
@@ -273,3 +277,20 @@ def test_the_ways_on_are_those_of_the_workflow_in_a_job(copies: Copies) -> None:
     assert "another RUN (or --name) in .gradient/workflows/train.yaml" in output
     assert "gradlab run train --fresh" in output
     assert "gradlab run train --accept-changes" in output
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_code_that_cannot_be_read_is_named_and_not_taken_for_absent(
+    kind: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = lab.project / "src" / lab.package
+    real = {"file": Path.read_bytes, "folder": os.scandir}[kind]
+
+    def refuse(path: object, *rest: object) -> object:
+        if Path(str(path)) in (package / "model.py", package):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *rest)  # type: ignore[operator]
+
+    monkeypatch.setattr(*((Path, "read_bytes") if kind == "file" else (os, "scandir")), refuse)
+    with pytest.raises(GradlabError, match="can't be read"):
+        source.code(package)

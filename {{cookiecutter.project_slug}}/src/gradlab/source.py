@@ -1,16 +1,21 @@
 """The code that decides a run's result, as digests of its files.
 
 Promises: comments, docstrings and formatting are no change, in any version of Python, and what
-training never reaches is none of it.
+training never reaches is none of it. What can't be read is a GradlabError, for it is not absent.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from . import files
+from .errors import GradlabError
 
 KIT = ("gradlab/keyed.py", "gradlab/devices.py")  # of the kit, what alters a result
 LARGEST = 1 << 20  # bytes: a larger file is data, which the examples tell
@@ -24,23 +29,25 @@ def code(package: Path, module: str = "train") -> Code:
     That is all but what only the other commands use, and beside the package what it imports.
     """
     top = package.parent
-    reached = set(_reached(top, package / f"{module}.py"))
-    others = set(_reached(top, package / "__main__.py")) - reached
-    inside = {path for path in package.rglob("*") if _counts(path, package)} - others
-    found = {path.relative_to(top).as_posix(): path for path in inside | reached}
-    kit = {name for name in found if name.startswith("gradlab/")}.difference(KIT)
-    return {name: digest(found[name]) for name in sorted(found.keys() - kit)}
+    with _readable():
+        reached = set(_reached(top, package / f"{module}.py"))
+        others = set(_reached(top, package / "__main__.py")) - reached
+        inside = {path for path in _below(package) if _counts(path, package)} - others
+        found = {path.relative_to(top).as_posix(): path for path in inside | reached}
+        kit = {name for name in found if name.startswith("gradlab/")}.difference(KIT)
+        return {name: digest(found[name]) for name in sorted(found.keys() - kit)}
 
 
 def model_code(package: Path) -> Code:
     """Give the digests of what decides how a saved model computes."""
     top = package.parent
-    reached = {
-        path.relative_to(top).as_posix(): path for path in _reached(top, package / "model.py")
-    }
-    # Not its settings' defaults: the run's own settings are kept with the model.
-    kept = {n for n in reached if not n.startswith("gradlab/") and not n.endswith("/config.py")}
-    return {name: digest(reached[name]) for name in sorted(kept)}
+    with _readable():
+        reached = {
+            path.relative_to(top).as_posix(): path for path in _reached(top, package / "model.py")
+        }
+        # Not its settings' defaults: the run's own settings are kept with the model.
+        kept = {n for n in reached if not n.startswith("gradlab/") and not n.endswith("/config.py")}
+        return {name: digest(reached[name]) for name in sorted(kept)}
 
 
 def changed(then: Code, now: Code) -> list[str]:
@@ -51,9 +58,31 @@ def changed(then: Code, now: Code) -> list[str]:
     return [f"src/{name} {word}" for name, word in sorted(words)]
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GradlabError(
+            f"{error.filename} can't be read ({error.strerror}), so nobody knows by which code a "
+            "model is trained.\nMend that, or take it out of the package's folder."
+        ) from error
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Give all files below a folder; OSError where one of the folders can't be listed."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        yield from (Path(place, name) for name in names)
+
+
 def _counts(path: Path, package: Path) -> bool:
     parts = path.relative_to(package).parts
-    if path.suffix in LEFT_OUT or path.name.endswith("~") or "__pycache__" in parts:
+    if path.suffix in LEFT_OUT or path.name.endswith("~"):
         return False
     # Jupyter keeps copies of what it edits in .ipynb_checkpoints, Emacs in #name#.
     if any(part.startswith((".", "#")) for part in parts):
@@ -98,7 +127,7 @@ def _imports(tree: ast.AST, path: Path) -> Iterator[str]:
 
 def _parse(path: Path) -> ast.AST | None:
     try:
-        return ast.parse(path.read_bytes())
+        return ast.parse(files.read_bytes(path))
     except (SyntaxError, ValueError, RecursionError):
         return None
 
@@ -107,9 +136,9 @@ def digest(path: Path) -> str:
     """Give a digest of a file; of Python's, of what it does."""
     tree = _parse(path) if path.suffix == ".py" else None
     try:
-        content = repr(_plain(tree)).encode() if tree else path.read_bytes()
+        content = repr(_plain(tree)).encode() if tree else files.read_bytes(path)
     except RecursionError:
-        content = path.read_bytes()
+        content = files.read_bytes(path)
     return hashlib.sha256(content).hexdigest()[:16]
 
 
