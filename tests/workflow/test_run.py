@@ -636,7 +636,7 @@ def test_nothing_that_a_job_started_outlives_it(project: Project, engine: str) -
     )
     began = time.monotonic()
     project.ok("run", "train", "--engine", engine)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert not processes(project)
 
 
