@@ -22,6 +22,13 @@ from typing import IO, Any
 SERVER = Path(__file__).with_name("server.py")
 # What training loads, and what the kit's other commands do.
 KIT = ("tyro", "yaml", "jsonschema", "tqdm", "tomllib", "graphlib", "concurrent.futures")
+# The commands themselves, for those that always run the same copy of the kit.
+COMMANDS = (
+    *KIT,
+    *("gradlab.workflow.runner", "gradlab.workflow.listing", "gradlab.workflow.check"),
+    *("gradlab.workflow.show", "gradlab.gradient.setup", "gradlab.gradient.submit"),
+    *("gradlab.compare", "gradlab.doctor", "gradlab.command", "gradlab.origin"),
+)
 TRAINING = (
     *KIT,
     *("torch", "torch.distributed.run", "torch.utils.data", "torch.nn.parallel"),
@@ -42,6 +49,7 @@ def start(
 ) -> Any:
     """Start a module in a session of its own, as subprocess.Popen does; its output is text.
 
+    `modules` are loaded before, from this command's PYTHONPATH where they are not installed.
     `apart` gives what it writes to standard error by itself.
     """
     if _differs(env):
@@ -56,7 +64,8 @@ def start(
             stderr=error,
             start_new_session=True,
         )
-    return Process(_server(modules), arguments, folder, env, apart)
+    paths = env.get("PYTHONPATH", "") if modules == COMMANDS else ""
+    return Process(_server(modules, paths), arguments, folder, env, apart)
 
 
 def _differs(env: Mapping[str, str]) -> bool:
@@ -75,12 +84,12 @@ def _environment() -> dict[str, str]:
 
 
 @functools.cache
-def _server(modules: tuple[str, ...]) -> str:
+def _server(modules: tuple[str, ...], paths: str) -> str:
     folder = tempfile.mkdtemp(prefix="warm-")
     path = f"{folder}/socket"
     process = subprocess.Popen(
         [sys.executable, "-P", str(SERVER), path, *modules],
-        env=_environment(),
+        env=_environment() | {"PYTHONPATH": paths},
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

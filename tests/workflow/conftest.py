@@ -61,7 +61,7 @@ class Project(Judged):
     def start(self, *arguments: str, nohup: bool = False, **env: str) -> Any:
         """Start `gradlab` in a process group of its own."""
         if not nohup:
-            return warm.start(warm.KIT, ("gradlab", *arguments), self.root, self.env | env)
+            return warm.start(warm.COMMANDS, ("gradlab", *arguments), self.root, self.env | env)
         with fresh_signals():
             return subprocess.Popen(
                 ["nohup", *self.command(*arguments)],
@@ -75,7 +75,9 @@ class Project(Judged):
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `gradlab` to its end."""
-        return warm.run(warm.KIT, ("gradlab", *arguments), self.root, self.env | env, timeout=120)
+        return warm.run(
+            warm.COMMANDS, ("gradlab", *arguments), self.root, self.env | env, timeout=120
+        )
 
     def states(self, output: str) -> dict[str, str]:
         """Read the jobs' states from the table at the end."""
