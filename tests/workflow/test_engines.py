@@ -98,6 +98,18 @@ def test_jobs_that_run_at_once_share_no_folder(project: Project, engine: str) ->
     assert said(project.ok("run", "train", "--engine", engine)) == {"a": "a", "b": "b"}
 
 
+@pytest.mark.parametrize("deep", ["deep" * 20, "with a blank"])
+def test_a_job_can_make_a_socket_however_deep_the_storage_lies(
+    project: Project, engine: str, deep: str
+) -> None:
+    listener = "multiprocessing.connection.Listener(family='AF_UNIX')"
+    text = f'python -c "import multiprocessing.connection; {listener}" && echo made > /outputs/said'
+    workflow(project, {"job": says(text)})
+    storage = str(project.root / deep)
+    output = project.ok("run", "train", "--engine", engine, GRADLAB_STORAGE=storage)
+    assert said(output) == {"job": "made"}
+
+
 # What a script makes at the root, and what only looks like it.
 MADE_THERE = {
     "git clone https://example.com/a/b /b; cd /b": {"b"},

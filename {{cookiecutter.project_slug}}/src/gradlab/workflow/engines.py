@@ -54,6 +54,7 @@ PASSED_ON_HERE = re.compile(  # with values that hold on this machine's system o
 )
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+LONGEST = 60  # characters of a job's folder
 # What docker and podman heed themselves. HOME is where the user's logins and images are.
 CLIENTS_OWN = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|XDG_\w+|(DOCKER|CONTAINERS?|PODMAN|BUILDAH|STORAGE)_\w+"
@@ -391,8 +392,11 @@ def _mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
 
 @contextmanager
 def _plain(folder: Path) -> Iterator[Path]:
-    """Give a path to a folder without a space or quote, for it lands in the middle of scripts."""
-    if PLAIN.fullmatch(str(folder)):
+    """Give a short path to a folder without a space or quote, for it lands in scripts.
+
+    A socket's path has at most 107 bytes, and programs make theirs in folders of their TMPDIR.
+    """
+    if PLAIN.fullmatch(str(folder)) and len(str(folder)) <= LONGEST:
         yield folder
         return
     temporary = tempfile.gettempdir() if PLAIN.fullmatch(tempfile.gettempdir()) else "/tmp"
