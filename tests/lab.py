@@ -93,6 +93,8 @@ class Lab:
     def start(self, *arguments: str) -> Any:
         """Start a Python module of the project in a process group of its own."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
+        # Else the project would be compiled again for each command.
+        clean.pop("PYTHONDONTWRITEBYTECODE", None)
         # One thread: many tests share the cores, and the number of threads alters the bits.
         clean |= {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
         env = {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}

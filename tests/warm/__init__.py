@@ -36,8 +36,11 @@ TRAINING = (
     *("matplotlib.figure", "matplotlib.backends.backend_agg"),
     *("tensorboard.compat.proto.event_pb2", "tensorboard.compat.proto.summary_pb2"),
     "tensorboard.summary.writer.record_writer",
+    "torch._inductor",  # which setting the algorithms loads, and building an optimizer
 )
-AT_START = re.compile(r"PYTHON(?!PATH$|UNBUFFERED$).*|LC_.*|LANG|LANGUAGE|LD_.*|OMP_.*|MALLOC_.*")
+AT_START = re.compile(
+    r"PYTHON(?!PATH$|UNBUFFERED$|DONTWRITEBYTECODE$).*|LC_.*|LANG|LANGUAGE|LD_.*|OMP_.*|MALLOC_.*"
+)
 
 
 def start(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -32,6 +33,8 @@ def serve(path: str, modules: list[str]) -> None:
     for name in modules:
         with suppress(ImportError):
             importlib.import_module(name)
+    if "matplotlib.figure" in sys.modules:
+        draw()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -50,6 +53,16 @@ def serve(path: str, modules: list[str]) -> None:
                 os._exit(0)
             for file in (*files, connection.detach()):
                 os.close(file)
+
+
+def draw() -> None:
+    """Load the fonts, which the first picture does."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    figure.subplots().plot([1, 2], label="a")
+    figure.legend()
+    figure.savefig(io.BytesIO())
 
 
 def receive(connection: socket.socket, size: int) -> Any:
@@ -89,6 +102,7 @@ def become(command: dict[str, Any], files: list[int]) -> int:
     os.environ.update(command["env"])
     os.chdir(command["folder"])
     tempfile.tempdir = None
+    sys.dont_write_bytecode = bool(command["env"].get("PYTHONDONTWRITEBYTECODE"))
     paths = filter(None, command["env"].get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:0] = [os.getcwd(), *map(os.path.abspath, paths)]
     sys.argv = command["arguments"]
