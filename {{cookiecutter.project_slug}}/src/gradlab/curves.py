@@ -1,11 +1,13 @@
 """Pictures of what was measured: the curves of a run and a confusion matrix, as PNG.
 
-Promises: draws without a screen; reads only what was recorded since the last drawing.
+Promises: draws without a screen; reads only what was recorded since the last drawing; the curves
+of a run that goes on take at most 5 % of its time.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Points = dict[str, list[tuple[float, float]]]
+SHARE = 0.05  # of a run's time that its curves may take
 
 
 class Curves:
@@ -29,11 +32,26 @@ class Curves:
         self.metrics = metrics
         self.picture = picture
         self._read = 0
+        self._cost = 0.0  # of the last drawing
+        self._drawn = 0.0
         self._losses: dict[int, tuple[float, int]] = {}
         self._values: Points = defaultdict(list)
 
+    @property
+    def due(self) -> bool:
+        """Tell whether a drawing is due: the first is, each later one once the last is paid."""
+        return SHARE * (time.monotonic() - self._drawn) >= self._cost
+
     def draw(self) -> None:
         """Take up what was recorded since the last time and write the picture."""
+        begun = time.monotonic()
+        try:
+            self._draw()
+        finally:
+            self._drawn = time.monotonic()
+            self._cost = self._drawn - begun
+
+    def _draw(self) -> None:
         lines, self._read = read(self.metrics, self._read)
         for line in lines:
             self._take(line)

@@ -176,7 +176,11 @@ class Run:
         self.later[name] = data
 
     def draw(self) -> None:
-        """Bring curves.png up to date; a failure warns."""
+        """Bring curves.png up to date, if that is due; a failure warns."""
+        if self.curves.due:
+            self._draw()
+
+    def _draw(self) -> None:
         self.record.flush()
         with only_observing(f"{self.curves.picture} could not be drawn"):
             self.curves.draw()
@@ -184,7 +188,7 @@ class Run:
     def finish(self, step: int, files: dict[str, bytes]) -> None:
         """Leave the results beside the last step's save; GradlabError if one is missing."""
         missing = [name for name, data in files.items() if not self._finish(name, data)]
-        self.draw()
+        self._draw()
         if self.step < step:
             missing.append(f"the save of step {step:,}")
         if not self._close() or missing:

@@ -112,7 +112,7 @@ def _reached(top: Path, start: Path) -> Iterator[Path]:
 
 def _imports(tree: ast.AST, path: Path) -> Iterator[str]:
     """Give the dotted names that a module may import, its packages and what it takes of them."""
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -123,6 +123,14 @@ def _imports(tree: ast.AST, path: Path) -> Iterator[str]:
         for name in names:
             parts = name.split(".")
             yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Give all statements of a module, at any depth; their expressions, most of it, hold none."""
+    for place in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for node in getattr(tree, place, ()):
+            yield node
+            yield from _statements(node)
 
 
 def _parse(path: Path) -> ast.AST | None:
