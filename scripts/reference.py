@@ -37,14 +37,14 @@ the exit code.
 
 sys.path.insert(0, str(SOURCE))
 
-from gradlab.__main__ import COMMANDS  # noqa: E402
+from gradlab import __main__ as kit  # noqa: E402
 from gradlab.command import Command, main  # noqa: E402
 from gradlab.workflow.check import RULES  # noqa: E402
 
 
 def programs() -> dict[str, Sequence[Command]]:
     """Give the commands of each program, in the order of its help."""
-    return {"gradlab": COMMANDS, "python -m <package>": _package_commands()}
+    return {"gradlab": kit.commands(), "python -m <package>": _package_commands()}
 
 
 def _package_commands() -> list[Command]:

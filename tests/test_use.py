@@ -247,3 +247,10 @@ def test_a_project_whose_environment_has_another_project_s_kit_says_so(
         text = lab.call(second, sys.executable, "-m", *command, code=2, **here)
         assert f"the kit in use is that of another project: {first / 'src/gradlab'}" in text
         assert f"export PYTHONPATH={second / 'src'}" in text
+
+
+def test_a_command_loads_no_library_that_it_does_not_need(project: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "gradlab", "check"]
+    loaded = set(re.findall(r"\| +(\S+)$", lab.call(project, *command, PYTHONPATH="src"), re.M))
+    assert {"gradlab.workflow.structure", "jsonschema"} <= loaded
+    assert not loaded & {"numpy", "matplotlib", "torch", "arrow", "lark", "gradlab.weightfile"}

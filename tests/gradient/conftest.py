@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import pytest
 
-from gradlab.__main__ import COMMANDS
+from gradlab.__main__ import commands
 from gradlab.command import main
 
 from ..lab import Judged
@@ -149,7 +149,7 @@ class Desk(Judged):
             redirect_stdout(output),
             redirect_stderr(errors),
         ):
-            code = main("gradlab", COMMANDS, arguments)
+            code = main("gradlab", commands(arguments), arguments)
         return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
     def _environment(self, env: dict[str, str]) -> dict[str, str]:

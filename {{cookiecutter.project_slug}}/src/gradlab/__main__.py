@@ -4,30 +4,36 @@ submit."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 
 from . import session, streams
 from .command import Command
 from .command import main as run
-from .compare import compare_command
-from .doctor import doctor_command
-from .gradient.setup import setup_command
-from .gradient.submit import submit_command
 from .origin import origin
-from .workflow.check import check_command
-from .workflow.listing import datasets_command
-from .workflow.runner import run_command
-from .workflow.show import show_command
 
-COMMANDS: list[Command] = [
-    doctor_command,
-    check_command,
-    show_command,
-    run_command,
-    datasets_command,
-    compare_command,
-    setup_command,
-    submit_command,
-]
+MODULES = {
+    "doctor": "doctor",
+    "check": "workflow.check",
+    "show": "workflow.show",
+    "run": "workflow.runner",
+    "datasets": "workflow.listing",
+    "compare": "compare",
+    "setup": "gradient.setup",
+    "submit": "gradient.submit",
+}
+
+
+def commands(arguments: Sequence[str] = ()) -> list[Command]:
+    """Give the command that the arguments begin with, or else all: one is loaded much sooner."""
+    named = [name for name in arguments[:1] if name in MODULES]
+    return [_command(name) for name in named or MODULES]
+
+
+def _command(name: str) -> Command:
+    module = import_module(f".{MODULES[name]}", __package__)
+    command: Command = getattr(module, f"{name}_command")
+    return command
 
 
 def main() -> int:
@@ -35,7 +41,7 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:
         streams.prepare()
         return streams.guarded("gradlab", _version)
-    return run("gradlab", COMMANDS)
+    return run("gradlab", commands(sys.argv[1:]))
 
 
 def _version() -> int:

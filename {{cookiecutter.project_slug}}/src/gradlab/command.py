@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,9 +36,12 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
     options = (tyro.conf.FlagCreatePairsOff,)
     try:
         origin.refuse_other_kit(session.project_root())
-        return tyro.extras.subcommand_cli_from_dict(
-            table, prog=program, args=arguments, config=options
-        )
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if given and (command := table.get(given[0])):
+            # By itself: the others need not be looked at.
+            name = f"{program} {given[0]}"
+            return tyro.cli(command, prog=name, args=given[1:], config=options)
+        return tyro.extras.subcommand_cli_from_dict(table, prog=program, args=given, config=options)
     except GradlabError as error:
         # Under torchrun processes mostly fail alike: one message is enough.
         if error.own or os.environ.get("RANK", "0") == "0":

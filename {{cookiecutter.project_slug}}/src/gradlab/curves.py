@@ -12,12 +12,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .files import write_durably
 from .record import read
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -104,6 +103,7 @@ def compare_curves(points: Points, picture: Path) -> None:
 
 def confusion_matrix(counts: np.ndarray[Any, Any], labels: list[str], picture: Path) -> None:
     """Draw a confusion matrix: counts of shape (classes, classes), true classes in rows."""
+    import numpy as np
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, 5), layout="constrained")

@@ -26,6 +26,9 @@ Path = tuple[str | int, ...]
 
 _CANDIDATES = 100  # words to compare with, so that a large file is checked in linear time
 
+# What jsonschema has for URLs and durations.
+_FORMATS = {"rfc3987", "rfc3987_syntax", "rfc3986_validator", "isoduration"}
+
 _RULES = {
     "type": "type",
     "required": "missing-key",
@@ -66,7 +69,7 @@ def structure(document: Document) -> Iterator[Problem]:
 
 @cache
 def _validator() -> Draft7Validator:
-    with _without_url_grammar():
+    with _without_formats():
         from jsonschema import Draft7Validator, FormatChecker
 
     checker = FormatChecker(formats=())
@@ -77,18 +80,17 @@ def _validator() -> Draft7Validator:
 
 
 @contextmanager
-def _without_url_grammar() -> Iterator[None]:
-    """Keep jsonschema from a grammar that it would load where Jupyter is, and that no file needs.
+def _without_formats() -> Iterator[None]:
+    """Keep jsonschema from the formats that it would load where Jupyter is, and no file needs.
 
-    It takes two seconds, at every command.
+    They take two seconds, at every command.
     """
-    name = "rfc3987_syntax"
-    hidden = name not in sys.modules
-    sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    hidden = _FORMATS - sys.modules.keys()
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if hidden:
+        for name in hidden:
             del sys.modules[name]
 
 
