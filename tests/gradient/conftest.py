@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from gradlab.__main__ import commands
 from gradlab.command import main
 
 from ..lab import Judged
+from ..warm import SERVER
 from ..workflow.conftest import SOURCE
+from . import quick
 from .api import Api
 
 TEMPLATE = Path(__file__).resolve().parents[2]
@@ -104,6 +107,36 @@ def gradient(install: Install) -> Path:
     return install(f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
+@pytest.fixture(scope="session")
+def loaded(gradient: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, but that its Python becomes the kit's agent by a fork; see quick.py."""
+    folder, short = tmp_path_factory.mktemp("loaded"), tempfile.mkdtemp(prefix="agent-")
+    real, socket = str(gradient.parent / "python"), f"{short}/socket"
+    here = str(Path(quick.__file__).parent)
+    call = f"import quick; quick.main({real!r}, {socket!r}, *sys.argv)"
+    texts = {
+        "python": f"#!{sys.executable} -IS\nimport sys; sys.path.append({here!r}); {call}\n",
+        "gradient": f"#!{folder}/python\n{gradient.read_text().partition(chr(10))[2]}",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    process = subprocess.Popen(
+        [real, *quick.FLAGS, SERVER, socket, *quick.LOADED],
+        env={"HOME": short, "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    assert process.stdout.readline() == "ready\n"
+    yield folder / "gradient"
+    process.stdin.close()
+    process.wait()
+    shutil.rmtree(short)
+
+
 @pytest.fixture
 def api() -> Iterator[Api]:
     """The service, empty; a request that it does not know fails the test."""
@@ -169,14 +202,14 @@ def rows(output: str) -> dict[tuple[str, str], str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, gradient: Path, api: Api) -> Desk:
+def desk(tmp_path: Path, loaded: Path, api: Api) -> Desk:
     """A project with one workflow, which knows the service and the command line."""
     root, home = tmp_path / "demo", tmp_path / "home"
     home.mkdir()
     root.mkdir()
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(SOURCE)}
-    env |= api.env | {"GRADLAB_GRADIENT": str(gradient), "GRADLAB_GRADIENT_TIMEOUT": "0.5"}
+    env |= api.env | {"GRADLAB_GRADIENT": str(loaded), "GRADLAB_GRADIENT_TIMEOUT": "0.5"}
     made = Desk(root, home, env | {"HUB_TOKEN": "hub-secret-value"})
     made.workflow()
     return made

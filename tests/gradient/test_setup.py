@@ -185,7 +185,10 @@ def test_a_secret_is_asked_for_without_an_echo(desk: Desk, api: Api) -> None:
     assert api.secrets[api.projects[0]["handle"]] == {"HUB_TOKEN": "typed-secret"}
 
 
-def test_interrupted_at_the_question_it_goes_on_the_next_time(desk: Desk, api: Api) -> None:
+def test_interrupted_at_the_question_it_goes_on_the_next_time(
+    desk: Desk, api: Api, gradient: Path
+) -> None:
+    desk.env["GRADLAB_GRADIENT"] = str(gradient)  # which gets the signal too
     code, shown = typed(desk, b"\x03")
     assert code == 130, shown
     assert "interrupted: the same command makes what is missing" in shown
@@ -213,8 +216,9 @@ sys.addaudithook(hook)
 
 
 def test_no_secret_is_in_an_argument_an_output_or_a_file(
-    desk: Desk, api: Api, tmp_path: Path
+    desk: Desk, api: Api, gradient: Path, tmp_path: Path
 ) -> None:
+    desk.env["GRADLAB_GRADIENT"] = str(gradient)
     hooks, temporary = tmp_path / "hooks", tmp_path / "tmp"
     for folder in (hooks, temporary):
         folder.mkdir()
@@ -255,7 +259,8 @@ def test_a_wrong_key_is_told_once(desk: Desk, api: Api) -> None:
     assert list(rows(text).values()) == ["could not", *["not tried"] * 4]
 
 
-def test_the_key_that_the_command_line_stored_is_used(desk: Desk) -> None:
+def test_the_key_that_the_command_line_stored_is_used(desk: Desk, gradient: Path) -> None:
+    desk.env["GRADLAB_GRADIENT"] = str(gradient)
     place = desk.home / ".paperspace" / "config.json"
     place.parent.mkdir()
     place.write_text(json.dumps({"apiKey": KEY}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 
 from gradlab.gradient.push import https
 
-from .api import Api
+from .api import KEY, Api
 from .conftest import SPEC, Desk
 
 URL = "https://github.com/me/demo"
@@ -66,6 +67,20 @@ def test_the_service_gets_what_the_file_says_with_the_context_of_a_push(
     (workflow,) = api.workflows.values()
     assert text.startswith("run 1 of train is Pending\n")
     assert f"gradient workflows logs --id {workflow['id']} --run 1" in text
+
+
+def test_an_agent_that_was_forked_asks_what_one_that_was_started_does(
+    pushed: Desk, api: Api, gradient: Path
+) -> None:
+    asked = []
+    for program in (str(gradient), pushed.env["GRADLAB_GRADIENT"]):
+        api.clear()
+        api.ids = itertools.count(1)
+        pushed.ok("setup", GRADLAB_GRADIENT=program)
+        pushed.ok("submit", "train", GRADLAB_GRADIENT=program)
+        asked.append(api.requests)
+    assert asked[0] == asked[1]
+    assert {each.headers["x-api-key"] for each in asked[0] if "/s3/" not in each.path} == {KEY}
 
 
 def test_the_project_s_own_workflow_is_posted_as_it_stands_in_the_file(

@@ -2,8 +2,9 @@
 
     python -P server.py SOCKET MODULE...
 
-Each connection brings one command: its output's files, then its length and itself, as JSON. The
-answers are two lines: its process id, and its exit code once it has ended.
+Each connection brings one command: its output's files, or all three, then its length and itself, as
+JSON. The answers are two lines: its process id, and its exit code once it has ended. A command may
+name modules to load `afresh`, and be `tied` to the connection, with which it is killed then.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def serve(path: str, modules: list[str]) -> None:
             with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
-            head, files, _, _ = socket.recv_fds(connection, HEAD, 2)
+            head, files, _, _ = socket.recv_fds(connection, HEAD, 3)
             if os.fork() == 0:
                 listener.close()
                 watch(connection, receive(connection, int.from_bytes(head, "big")), files)
@@ -82,16 +83,20 @@ def watch(connection: socket.socket, command: dict[str, Any], files: list[int]) 
         os.close(file)
     with suppress(OSError):  # whoever asked may have gone
         connection.sendall(f"{pid}\n".encode())
+    if command.get("tied"):
+        ended = os.pidfd_open(pid)
+        if ended not in select.select([ended, connection], [], [])[0]:
+            os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     with suppress(OSError):
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def become(command: dict[str, Any], files: list[int]) -> int:
-    """Run a module in this process as `python -m` does; give its exit code."""
+    """Run a module, or a file, in this process as `python` does; give its exit code."""
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in zip((nothing, files[0], files[-1]), (0, 1, 2), strict=True):
+    given = files[0] if len(files) == 3 else os.open(os.devnull, os.O_RDONLY)
+    for source, target in zip((given, files[-2:][0], files[-1]), (0, 1, 2), strict=True):
         os.dup2(source, target)
     os.closerange(3, 256)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -102,9 +107,12 @@ def become(command: dict[str, Any], files: list[int]) -> int:
     os.environ.update(command["env"])
     os.chdir(command["folder"])
     tempfile.tempdir = None
-    sys.dont_write_bytecode = bool(command["env"].get("PYTHONDONTWRITEBYTECODE"))
-    paths = filter(None, command["env"].get("PYTHONPATH", "").split(os.pathsep))
-    sys.path[:0] = [os.getcwd(), *map(os.path.abspath, paths)]
+    if not sys.flags.isolated:
+        sys.dont_write_bytecode = bool(command["env"].get("PYTHONDONTWRITEBYTECODE"))
+        paths = filter(None, command["env"].get("PYTHONPATH", "").split(os.pathsep))
+        sys.path[:0] = [os.getcwd(), *map(os.path.abspath, paths)]
+    for name in command.get("afresh", ()):
+        load_afresh(name)
     sys.argv = command["arguments"]
     code = run(sys.argv[0])
     threading._shutdown()  # type: ignore[attr-defined]
@@ -115,9 +123,32 @@ def become(command: dict[str, Any], files: list[int]) -> int:
     return code
 
 
+def load_afresh(name: str) -> None:
+    """Let a module's classes be as if it were loaded only now; where it can't, forget it all."""
+    module = sys.modules.get(name)
+    if module is None:
+        return
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    try:
+        importlib.reload(module)
+    except Exception:
+        top = name.partition(".")[0]
+        for loaded in [each for each in sys.modules if each.partition(".")[0] == top]:
+            del sys.modules[loaded]
+        return
+    for key, known in classes.items():
+        for field, value in vars(getattr(module, key)).items():
+            if not field.startswith("__"):
+                setattr(known, field, value)
+        setattr(module, key, known)
+
+
 def run(module: str) -> int:
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module.endswith(".py"):
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         return 0
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
