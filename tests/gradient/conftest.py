@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from .api import Api
 TEMPLATE = Path(__file__).resolve().parents[2]
 REQUIREMENTS = TEMPLATE / "{{cookiecutter.project_slug}}" / "requirements" / "gradient.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
+INSTALLED = Path(".cache", "gradlab", "gradient")  # in a home, as the message has it
 Install = Callable[[str], Path]
 
 SPEC = """
@@ -62,8 +64,11 @@ jobs:
 
 
 @pytest.fixture(scope="session")
-def install(pytestconfig: pytest.Config) -> Install:
-    """Give the command line's program, installed once for each Python and each set of pins."""
+def install(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """Give the command line's program, installed once for each Python and each set of pins.
+
+    On the Python of the tests by the very command that a message shows; elsewhere by uv.
+    """
     cache = pytestconfig.cache
     assert cache
 
@@ -71,23 +76,49 @@ def install(pytestconfig: pytest.Config) -> Install:
         python = find_python(version)
         if python is None:
             pytest.skip(f"Python {version} is not here")
-        digest = hashlib.sha256(REQUIREMENTS.read_bytes() + python.encode()).hexdigest()[:12]
-        place = Path(cache.mkdir("gradient-cli")) / digest
+        command = by_message if python == sys.executable else by_uv
+        trial = tmp_path_factory.mktemp("trial")
+        text = command(python, trial)
+        content = REQUIREMENTS.read_bytes() + text.replace(str(trial), "").encode()
+        place = Path(cache.mkdir("gradient-cli")) / hashlib.sha256(content).hexdigest()[:12]
         with open(f"{place}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # other workers wait for the first
             if not (place / "ready").exists():
-                _install(python, place)
-        return place / "bin" / "gradient"
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                done = subprocess.run(
+                    ["bash", "-c", command(python, place)], capture_output=True, text=True
+                )
+                assert done.returncode == 0, done.stderr
+                (place / "ready").touch()
+        return place / INSTALLED / "bin" / "gradient"
 
     return run
 
 
-def _install(python: str, place: Path) -> None:
-    pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r"]
-    for command in ([python, "-m", "venv", "--clear", str(place)], [*pip, str(REQUIREMENTS)]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    (place / "ready").touch()
+def by_message(python: str, home: Path) -> str:
+    """Give the command that `gradlab setup` shows in a project of somebody with this home."""
+    root = home / "demo"
+    (root / "requirements").mkdir(parents=True, exist_ok=True)
+    (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
+    shutil.copy(REQUIREMENTS, root / "requirements")
+    Desk(root, home).workflow()
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(SOURCE)}
+    text = Desk(root, home, env).fails(2, "setup")
+    (command,) = [line for line in text.splitlines() if line.startswith("  ")]
+    return command.strip()
+
+
+def by_uv(python: str, home: Path) -> str:
+    """Give a command that installs the set there, and fails where that lacks something."""
+    uv, place = Path(sys.executable).with_name("uv"), home / INSTALLED
+    there = ("--quiet", "--python", place / "bin" / "python")
+    steps: list[tuple[str | Path, ...]] = [
+        (uv, "venv", "--quiet", "--python", python, place),
+        (uv, "pip", "install", *there, "--no-deps", "--requirement", REQUIREMENTS),
+        (uv, "pip", "check", *there),
+    ]
+    return " && ".join(shlex.join(map(str, step)) for step in steps)
 
 
 def find_python(version: str) -> str | None:

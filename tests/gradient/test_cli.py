@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .api import Api
-from .conftest import PYTHONS, REQUIREMENTS, Desk, Install, find_python
+from .conftest import INSTALLED, PYTHONS, Desk, Install
 
 
 def environment(folder: Path, *paths: Path) -> Path:
@@ -36,13 +35,10 @@ def test_without_one_the_message_is_the_command_that_installs_it(desk: Desk, api
 
 
 @pytest.mark.slow
-def test_the_command_of_the_message_works_when_pasted(desk: Desk) -> None:
-    (desk.root / "requirements").mkdir()
-    shutil.copy(REQUIREMENTS, desk.root / "requirements")
-    text = desk.fails(2, "setup", GRADLAB_GRADIENT="")
-    (command,) = [line for line in text.splitlines() if line.startswith("  ")]
-    subprocess.run(command, shell=True, check=True, env=os.environ | {"HOME": str(desk.home)})
-    desk.ok("setup", GRADLAB_GRADIENT="")
+def test_the_command_of_the_message_works_when_pasted(desk: Desk, gradient: Path) -> None:
+    home = gradient.parents[len(INSTALLED.parts) + 1]
+    assert gradient.read_text().startswith(f"#!{home}/{INSTALLED}/bin/python")
+    desk.ok("setup", GRADLAB_GRADIENT="", HOME=str(home))
 
 
 def test_one_on_the_search_path_is_taken(desk: Desk, gradient: Path) -> None:
@@ -94,27 +90,11 @@ def test_a_name_that_is_no_command_line_is_refused(desk: Desk, named: str, words
 def test_the_pinned_set_runs_a_workflow_on_each_python(
     version: str, install: Install, api: Api, tmp_path: Path
 ) -> None:
-    run_a_workflow(install(version), api, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("version", PYTHONS)
-def test_uv_installs_the_pinned_set_too(version: str, api: Api, tmp_path: Path) -> None:
-    uv, python = shutil.which("uv", path=Path(sys.executable).parent), find_python(version)
-    if uv is None or python is None:
-        pytest.skip(f"uv or Python {version} is not here")
-    place = tmp_path / "environment"
-    subprocess.run([uv, "venv", "--quiet", "--python", python, place], check=True)
-    target = [uv, "pip", "install", "--quiet", "--python", place / "bin" / "python"]
-    subprocess.run([*target, "--requirement", REQUIREMENTS], check=True)
-    run_a_workflow(place / "bin" / "gradient", api, tmp_path)
-
-
-def run_a_workflow(program: Path, api: Api, folder: Path) -> None:
+    program = install(version)
     id = api.add_workflow("train", api.add_project("demo"))
-    spec = folder / "spec.yaml"
+    spec = tmp_path / "spec.yaml"
     spec.write_text("jobs: {}\n")
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder)} | api.env
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | api.env
     command = [program, "workflows", "run", "--id", id, "--path", spec]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert "Created workflow run log-" in done.stdout, done.stdout + done.stderr
