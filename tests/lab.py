@@ -21,9 +21,10 @@ from typing import Any
 from . import warm
 
 # A run of a second or two: loader workers, augmentation and dropout as in the default one.
+EPOCHS = 6
 SMALL = [
     "--epochs",
-    "12",
+    str(EPOCHS),
     "--evaluate-every",
     "1",
     "--batch-size",
@@ -33,7 +34,8 @@ SMALL = [
     "--workers",
     "2",
 ]
-STEPS = 12 * (1078 // 32)
+PER_EPOCH = 1078 // 32
+STEPS = EPOCHS * PER_EPOCH
 
 
 def call(folder: Path, *command: str, code: int = 0, **env: str | None) -> str:

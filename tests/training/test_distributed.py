@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ..lab import SMALL, STEPS, Lab
+from ..lab import PER_EPOCH, SMALL, Lab
 
 pytestmark = pytest.mark.slow
+# Long enough for a second save, which two processes on few cores are late with.
+LONG = ("--epochs", "12", "--save-seconds", "0")
+STEPS = 12 * PER_EPOCH
 
 
 class Together(Lab):
@@ -35,9 +38,9 @@ def test_two_processes_resumed_by_two_end_with_the_same_bytes(
     pair: Together, tmp_path: Path
 ) -> None:
     never_cut_off = Together(pair.project, tmp_path / "whole")
-    never_cut_off.train()
-    pair.train_until(lambda: len(pair.saves()) >= 2, "--save-seconds", "0")
-    assert "carrying on at step" in pair.train()
+    never_cut_off.train(*LONG)
+    pair.train_until(lambda: len(pair.saves()) >= 2, *LONG)
+    assert "carrying on at step" in pair.train(*LONG)
     assert pair.sha() == never_cut_off.sha()
     assert pair.steps() == list(range(1, STEPS + 1))
 
@@ -47,7 +50,7 @@ def test_another_number_of_processes_goes_on_with_the_same_global_batches(
     lab: Lab, tmp_path: Path, first: int, then: int
 ) -> None:
     # Without dropout and augmentation's luck the losses tell which batches were seen.
-    calm = ["--model.dropout", "0", "--save-seconds", "0"]
+    calm = ["--model.dropout", "0", *LONG]
     alone = Lab(lab.project, tmp_path / "alone")
     alone.train(*calm)
     labs = {1: lab, 2: Together(lab.project, lab.storage)}
@@ -57,7 +60,7 @@ def test_another_number_of_processes_goes_on_with_the_same_global_batches(
     assert "the same examples in the same order" in output
     assert lab.steps() == list(range(1, STEPS + 1))
     # Batch normalisation sees half a batch each, so the losses are close, not equal.
-    one_epoch = slice(begun, begun + STEPS // 12)
+    one_epoch = slice(begun, begun + PER_EPOCH)
     seen, expected = losses(lab)[one_epoch], losses(alone)[one_epoch]
     assert np.corrcoef(seen, expected)[0, 1] > 0.9
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from gradlab.files import is_whole
 
-from ..lab import SMALL, STEPS, Lab
+from ..lab import PER_EPOCH, SMALL, STEPS, Lab
 
 
 def flip_a_byte(path: Path) -> None:
@@ -98,9 +99,9 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_time(
     assert lab.steps() == list(range(1, STEPS + 1))
 
 
-def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(lab: Lab, whole: Lab) -> None:
+def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(lab: Lab) -> None:
     saves, away = lab.folder() / "saves", lab.folder() / "away"
-    process = lab.start(lab.package, "train", "--epochs", "40", "--save-seconds", "0")
+    process = lab.start(lab.package, "train", *SMALL, "--epochs", "999", "--save-seconds", "0")
     wait_until(lambda: lab.saves(), process)
     saves.rename(away)
     seen = lab.recorded()
@@ -108,9 +109,11 @@ def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(lab: Lab, wh
     away.rename(saves)
     known = lab.saves()
     wait_until(lambda: lab.saves()[-1] not in known, process)
+    process.terminate()
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    assert process.returncode == 128 + signal.SIGTERM, output
     assert "could not be saved" in output and "Going on." in output
+    assert "saved. The same command carries on." in output
 
 
 def test_a_run_whose_last_save_failed_is_not_finished(lab: Lab) -> None:
@@ -121,7 +124,7 @@ def test_a_run_whose_last_save_failed_is_not_finished(lab: Lab) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "File too large" in output and "Finished" not in output
-    assert f"does not hold all of it: the save of step {STEPS // 6}." in output
+    assert f"does not hold all of it: the save of step {2 * PER_EPOCH}." in output
     assert (lab.folder() / "model.safetensors").exists()
     assert "Finished" in lab.train(*options)
     assert len(lab.saves()) == 1

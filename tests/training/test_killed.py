@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,22 +12,85 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ..lab import STEPS, Lab
+from ..lab import PER_EPOCH, STEPS, Lab
 
-PER_EPOCH = STEPS // 12
 KILLS = 10
+MOST = 12  # steps until a kill, or an epoch and two: ten of them all fall before the run's end
+# A step leaves a byte in a file as it begins, and beyond a limit waits to be killed: so a kill
+# falls where it should, however fast the machine is.
+COUNT = """
+import os, time
+def count():
+    with open(os.environ["COUNT"], "ab") as file:
+        file.write(b"x")
+        begun = file.tell()
+    while begun > float(os.environ.get("LIMIT", "inf")):
+        time.sleep(0.01)
+"""
 
 
-def at_random(lab: Lab, moment: random.Random) -> Callable[[], object]:
-    end = time.monotonic() + moment.uniform(1.5, 5.0)
+class Counted(Lab):
+    """A lab whose steps are counted as they begin, also those that are never saved."""
+
+    def count(self) -> int:
+        path = Path(self.env["COUNT"])
+        return path.stat().st_size if path.exists() else 0
+
+    def limited(self, reached: Callable[[], object], steps: int) -> Callable[[], object]:
+        """Let it go on for some steps at most; tell when something or that is reached."""
+        limit = self.count() + steps
+        self.env["LIMIT"] = str(limit)
+        return lambda: reached() or self.count() > limit
+
+
+@pytest.fixture(scope="module")
+def counted_project(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("counted") / project.name
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    model = copy / "src" / project.name / "model.py"
+    (model.parent / "count.py").write_text(COUNT)
+    before = "        logits: Tensor"
+    call = "        from .count import count\n        self.training and count()\n"
+    assert before in model.read_text()
+    model.write_text(model.read_text().replace(before, call + before))
+    return copy
+
+
+@pytest.fixture
+def counted(counted_project: Path, tmp_path: Path) -> Counted:
+    return Counted(counted_project, tmp_path / "storage", {"COUNT": str(tmp_path / "count")})
+
+
+@pytest.fixture(scope="module")
+def counted_whole(counted_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Counted:
+    folder = tmp_path_factory.mktemp("whole")
+    lab = Counted(counted_project, folder / "storage", {"COUNT": str(folder / "count")})
+    lab.train("--save-seconds", "0")
+    return lab
+
+
+def at_random(lab: Counted, moment: random.Random) -> Callable[[], object]:
+    step, rest = lab.count() + moment.randint(1, MOST), moment.uniform(0, 0.05)
+
+    def reached() -> bool:
+        if lab.count() < step:
+            return False
+        time.sleep(rest)  # into a step, not always at its beginning
+        return True
+
+    return reached
+
+
+def at_the_start(lab: Counted, moment: random.Random) -> Callable[[], object]:
+    end = time.monotonic() + moment.uniform(0, 1.5)
     return lambda: time.monotonic() > end
 
 
-def during_a_save(lab: Lab, moment: random.Random) -> Callable[[], object]:
+def during_a_save(lab: Counted, moment: random.Random) -> Callable[[], object]:
     return lambda: any((lab.folder() / "saves").glob(".*.tmp"))
 
 
-def on_an_epochs_last_batch(lab: Lab, moment: random.Random) -> Callable[[], object]:
+def on_an_epochs_last_batch(lab: Counted, moment: random.Random) -> Callable[[], object]:
     before = lab.recorded()
 
     def reached() -> bool:
@@ -38,13 +102,19 @@ def on_an_epochs_last_batch(lab: Lab, moment: random.Random) -> Callable[[], obj
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(lab: Lab, whole: Lab, seed: int) -> None:
-    moment = random.Random(seed)
-    kinds = [at_random, during_a_save, on_an_epochs_last_batch] * KILLS
+def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(
+    counted: Counted, counted_whole: Counted, seed: int
+) -> None:
+    lab, whole, moment = counted, counted_whole, random.Random(seed)
+    kinds = [at_random, during_a_save, on_an_epochs_last_batch, at_the_start] * KILLS
     for kind in kinds[:KILLS]:
         reached = kind(lab, moment)
         # The loader's workers sometimes outlive their parent, as after a real crash.
-        lab.train_until(reached, "--save-seconds", "0", whole_group=moment.random() < 0.5)
+        reached = lab.limited(reached, PER_EPOCH + 2 if kind == on_an_epochs_last_batch else MOST)
+        group = moment.random() < 0.5
+        output = lab.train_until(reached, "--save-seconds", "0", whole_group=group)
+        assert "Finished" not in output
+    del lab.env["LIMIT"]
     lab.train("--save-seconds", "0")
     assert lab.sha() == whole.sha()
     assert lab.sha(file="best.safetensors") == whole.sha(file="best.safetensors")
@@ -63,7 +133,7 @@ def tensorboard_steps(folder: Path) -> list[int]:
 
 def test_a_run_goes_on_from_its_last_save_not_from_the_start(interrupted: Lab) -> None:
     step = int(interrupted.saves()[-1].name[:10])
-    assert f"carrying on at step {step:,} of {STEPS:,}" in interrupted.train()
+    assert f"carrying on at step {step:,} of {STEPS:,}" in interrupted.train("--max-minutes", "0")
 
 
 def test_workers_and_minutes_may_change_and_do_not_change_the_result(
@@ -93,14 +163,18 @@ def test_the_end_of_the_session_saves_and_stops_cleanly(lab: Lab) -> None:
 def test_a_signal_saves_and_stops_with_the_shells_exit_code(
     lab: Lab, number: signal.Signals, whole_group: bool
 ) -> None:
-    output = lab.train_until(lambda: lab.recorded() > 40, number=number, whole_group=whole_group)
+    long = ("--epochs", "999")
+    output = lab.train_until(
+        lambda: lab.recorded() > 40, *long, number=number, whole_group=whole_group
+    )
     assert "saved. The same command carries on." in output
-    assert len(lab.steps()) >= 40
-    assert f"carrying on at step {len(lab.steps())}" in lab.train()
+    done = len(lab.steps())
+    assert done >= 40
+    assert f"carrying on at step {done:,} of" in lab.train(*long, "--max-minutes", "0")
 
 
 def test_a_finished_run_says_so_and_restores_a_lost_model(lab: Lab, whole: Lab) -> None:
-    lab.train()
+    shutil.copytree(whole.storage, lab.storage)
     (lab.folder() / "model.safetensors").unlink()
     assert f"finished at step {STEPS:,} of {STEPS:,}" in lab.train()
     assert lab.sha() == whole.sha()
