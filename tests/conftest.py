@@ -18,6 +18,9 @@ from .lab import Lab
 TEMPLATE = Path(__file__).resolve().parents[1]
 Bake = Callable[..., Path]
 
+# Where no bytecode may be written, each command would compile all of its modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Of a suite that was started in the background, all processes would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -7,9 +7,11 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,15 +63,64 @@ def test_train_under_bubblewrap_ends_with_the_model_of_the_plain_command(lab: La
     assert sha(best) == lab.sha("plain", "best.safetensors")
 
 
+@pytest.fixture
+def brief(project: Path, tmp_path: Path) -> Lab:
+    """A project whose training is a quarter as long unless told otherwise, and smaller."""
+    copy = tmp_path / "brief" / project.name
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    config = copy / "src" / project.name / "config.py"
+    text = config.read_text()
+    for name, given, taken in (("epochs", 60, 15), ("width", 32, 8)):
+        assert f"{name}: int = {given}\n" in text
+        text = text.replace(f"{name}: int = {given}\n", f"{name}: int = {taken}\n")
+    config.write_text(text)
+    return Lab(copy, tmp_path / "storage")
+
+
+def within_seconds(lab: Lab, moment: random.Random) -> Callable[[], object]:
+    end = time.monotonic() + moment.uniform(0.2, 4)
+    return lambda: time.monotonic() > end
+
+
+def after(event: Callable[[], object], seconds: float) -> Callable[[], object]:
+    """Tell when something has altered and some time has passed."""
+    before, ends = event(), list[float]()
+
+    def reached() -> bool:
+        if not ends and event() != before:
+            ends.append(time.monotonic() + seconds)
+        return bool(ends) and time.monotonic() > ends[0]
+
+    return reached
+
+
+def in_training(lab: Lab, moment: random.Random) -> Callable[[], object]:
+    metrics = lab.storage / "drafts/train/train/outputs/run/runs/train/metrics.jsonl"
+
+    def size() -> int:
+        try:
+            return metrics.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    return after(size, moment.uniform(0, 1))
+
+
+def after_a_version(lab: Lab, moment: random.Random) -> Callable[[], object]:
+    datasets = lab.storage / "datasets"
+    return after(lambda: sorted(datasets.glob("*/*")), moment.uniform(0, 1))
+
+
 @pytest.mark.slow
 @needs_bubblewrap
-def test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time(lab: Lab) -> None:
+def test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time(brief: Lab) -> None:
+    lab, moment = brief, random.Random(3)
     lab.run(lab.package, "train", "--name", "plain")
-    moment = random.Random(3)
-    for _ in range(KILLS):
+    kinds = [within_seconds, in_training, within_seconds, after_a_version] * KILLS
+    for kind in kinds[:KILLS]:
+        reached = kind(lab, moment)
         process = lab.start("gradlab", "run", "train")
-        end = time.monotonic() + moment.uniform(0.2, 9)
-        while process.poll() is None and time.monotonic() < end:
+        while process.poll() is None and not reached():
             time.sleep(0.01)
         for pid in [process.pid, *descendants(process.pid)]:
             subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
