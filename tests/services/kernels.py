@@ -1,9 +1,9 @@
 """What is installed on the services' machines before anybody has installed anything.
 
-Promises: the kernel of Colab (IPython, ipykernel and what they stand on), really installed by pip;
-on the Python that runs the tests, what the generated project requires from there, but for what no
-service brings; on Python 3.13 the same from a list, with a torch of which only the metadata is
-there. Made once and kept in pytest's cache; read-only on the machines.
+Promises: the kernel of Colab (IPython, ipykernel and what they stand on), really installed; on the
+Python that runs the tests, what the generated project requires from there, but for what no service
+brings; on Python 3.13 the same from a list, with a torch of which only the metadata is there. Made
+once and kept in pytest's cache; read-only on the machines.
 """
 
 from __future__ import annotations
@@ -102,8 +102,11 @@ def _make(place: Path, python: Path, lists: Iterable[Path], links: dict[str, str
     new = place.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     wanted = [option for file in lists for option in ("-r", str(file))]
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(new)]
-    subprocess.run([*pip, *wanted], check=True)
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--no-deps"]
+    # It can't be compiled later, when it is read-only; what few machines have needn't be.
+    compiled = ["--compile-bytecode"] if links else []
+    where = ["--python", str(python), "--target", str(new), *compiled]
+    subprocess.run([*uv, *where, *wanted], check=True)
     for name, target in links.items():
         if not (new / name).exists():
             (new / name).symlink_to(target)
