@@ -8,7 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import nbformat
@@ -71,7 +71,13 @@ def texts(path: Path) -> list[str]:
 
 
 def tokens_of(path: Path) -> list[Token]:
-    return MARKDOWN.parse(path.read_text("utf-8"))
+    return markdown(path.read_text("utf-8"))
+
+
+@lru_cache(maxsize=16)
+def markdown(text: str) -> list[Token]:
+    """Parse a Markdown file, which several tests of a project ask for."""
+    return MARKDOWN.parse(text)
 
 
 def notebook(text: str) -> None:
@@ -105,7 +111,7 @@ READERS: dict[str, Callable[[str], object]] = {
     ".yaml": cache(yaml.safe_load),
     ".json": cache(json.loads),
     ".ipynb": cache(notebook),
-    ".md": MARKDOWN.parse,
+    ".md": markdown,
     ".txt": cache(requirements),
     "Dockerfile": cache(dockerfile),
 }
