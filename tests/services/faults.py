@@ -35,6 +35,7 @@ class Faults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._file = folder / FAULTS
         self._version: tuple[int, int] | None = None
         self._current: dict[str, Any] = {}
         self._writes = 0
@@ -44,11 +45,11 @@ class Faults:
         """Give the faults of this moment; a new set starts all counts anew."""
         with self._busy:
             try:
-                state = (self.folder / FAULTS).stat()
+                state = os.stat(self._file)
             except FileNotFoundError:
                 return {}
             if self._version != (version := (state.st_mtime_ns, state.st_ino)):
-                self._current = json.loads((self.folder / FAULTS).read_text())
+                self._current = json.loads(self._file.read_text())
                 self._version, self._writes = version, 0
             return self._current
 
