@@ -25,7 +25,8 @@ SHORT = ["--epochs", "1", "--model.width", "4", "--batch-size", "256", "--worker
 # Imports torch once, then does each case in a child of its own.
 DRIVER = """
 import json, os, sys
-import torch, sklearn.datasets, scipy.ndimage, numpy, safetensors.torch, matplotlib.pyplot
+import torch, torch._dynamo, torch._inductor, sklearn.datasets, scipy.ndimage, numpy
+import safetensors.torch, matplotlib.pyplot
 for line in sys.stdin:
     case = json.loads(line)
     if not (pid := os.fork()):
