@@ -1,8 +1,8 @@
 """Storage that fails at one call, and files of which one bit is another one.
 
-    with Forks(project, "torch", "sklearn.datasets") as forks:
-        calls = forks.run(package, "train", env=env, under=[storage]).calls
-        done = forks.run(package, "train", env=env, under=[storage], at=7, error="ESTALE")
+    forks = Forks(project, "torch", "sklearn.datasets")
+    calls = forks.run(package, "train", env=env, under=[storage]).calls
+    done = forks.run(package, "train", env=env, under=[storage], at=7, error="ESTALE")
 
 For a program that is not forked, `environment` gives the variables that make its calls fail.
 """
@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
+import signal
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
+from .. import warm
 from .calls import VARIABLE
 
 HERE = Path(__file__).parent
@@ -69,24 +69,11 @@ class Forks:
     """
 
     def __init__(self, project: Path, *modules: str) -> None:
-        self.project = project
-        self._folder = tempfile.TemporaryDirectory()
-        # HERE comes first, so that all calls are watched before anything else is loaded.
+        self.project, self._modules = project, modules
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
-        clean |= {"PYTHONPATH": f"{HERE}:{project / 'src'}", "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py"), *modules],
-            cwd=project,
-            env=clean,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._answer() == "ready"
-
-    def _answer(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline().strip()
+        # HERE comes first, so that all calls are watched before anything else is loaded.
+        self._paths = f"{HERE}:{project / 'src'}"
+        self._env = clean | {"PYTHONPATH": self._paths, "OMP_NUM_THREADS": "1"}
 
     def run(
         self,
@@ -99,31 +86,17 @@ class Forks:
         **more: str | float,
     ) -> Done:
         """Run a module; below the folders `under` calls are counted, and the `at`-th fails."""
-        output, log = Path(self._folder.name, "output"), Path(self._folder.name, "log")
-        for path in (output, log):
-            path.write_text("")
-        command = {
-            "arguments": arguments,
-            "env": dict(env or {}),
-            "folder": str(self.project),
-            "output": str(output),
-            "plan": plan(under, log, at, error, **more) if under else "",
-            "seconds": limit,
-        }
-        assert self._process.stdin
-        print(json.dumps(command), file=self._process.stdin, flush=True)
-        code = int(self._answer())
-        calls = tuple(log.read_text("utf-8", "replace").splitlines())
-        return Done(code, output.read_text("utf-8", "replace"), calls)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._folder.cleanup()
+        with tempfile.NamedTemporaryFile() as log:
+            given = self._env | dict(env or {})
+            if under:
+                given[VARIABLE] = plan(under, Path(log.name), at, error, **more)
+            process = warm.fork(self._modules, arguments, self.project, given, self._paths)
+            end = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
+            end.start()
+            output, _ = process.communicate()
+            end.cancel()
+            calls = log.read().decode("utf-8", "replace").splitlines()
+        return Done(process.wait(), output, tuple(calls))
 
 
 def kept(folder: Path) -> list[Path]:

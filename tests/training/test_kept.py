@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from gradlab.errors import GradlabError
 from gradlab.files import is_whole
 from gradlab.record import Record
 
+from .. import warm
 from ..conftest import generate
 from ..failing import ERRORS, Done, Forks, flip_a_bit, kept
 from ..lab import Lab
@@ -74,14 +74,13 @@ class Tiny(Lab):
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
     project = generate(tmp_path_factory.mktemp("tiny"), {})
     data = project / "src" / "my_model" / "data.py"
     text = data.read_text()
     data.write_text(text.replace("in data.target]", "in data.target[:120]]"))
     assert data.read_text() != text
-    with Forks(project, "my_model.train", "my_model.export", "warm") as forks:
-        yield forks
+    return Forks(project, *warm.TRAINING, "my_model.train", "my_model.export")
 
 
 @pytest.fixture

@@ -71,6 +71,20 @@ def start(
     return Process(_server(modules, paths), arguments, folder, env, apart)
 
 
+def fork(
+    modules: tuple[str, ...],
+    arguments: tuple[str, ...],
+    folder: Path,
+    env: Mapping[str, str],
+    paths: str,
+) -> Process:
+    """Start a module in a fork of a Python that has loaded others, found by the PYTHONPATH `paths`.
+
+    What Python reads when it starts is that of the tests, whatever `env` says.
+    """
+    return Process(_server(modules, paths), arguments, folder, env, apart=False)
+
+
 def _differs(env: Mapping[str, str]) -> bool:
     def read_at_start(values: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in values.items() if AT_START.fullmatch(name)}
@@ -128,7 +142,9 @@ class Process:
         self._connection.sendall(data)
         for file in written:
             os.close(file)
-        opened: list[IO[str]] = [os.fdopen(pipe[0], encoding="utf-8") for pipe in pipes]
+        opened: list[IO[str]] = [
+            os.fdopen(pipe[0], encoding="utf-8", errors="replace") for pipe in pipes
+        ]
         self.stdout, self.stderr = opened[0], opened[1] if apart else None
         self._answers = self._connection.makefile()
         self.pid = int(self._answers.readline())

@@ -113,6 +113,9 @@ def become(command: dict[str, Any], files: list[int]) -> int:
         sys.path[:0] = [os.getcwd(), *map(os.path.abspath, paths)]
     for name in command.get("afresh", ()):
         load_afresh(name)
+    # As tests/failing/sitecustomize.py does in a Python that is started.
+    if (calls := sys.modules.get("calls")) and (plan := os.environ.pop(calls.VARIABLE, "")):
+        calls.begin(plan)
     sys.argv = command["arguments"]
     code = run(sys.argv[0])
     threading._shutdown()  # type: ignore[attr-defined]

@@ -23,11 +23,12 @@ from gradlab import session
 from gradlab.workflow import sealed, sealing, tree
 from gradlab.workflow.datasets import Store
 
+from .. import warm
 from ..failing import Done, Forks, flip_a_bit, kept
 from .conftest import HAS_BUBBLEWRAP, SOURCE, Project
 
 ERRORS = ("EIO", "ESTALE", "ENOSPC", "ENOTCONN")
-MODULES = ("gradlab.workflow.runner", "gradlab.workflow.listing", "gradlab.gradient.submit")
+MODULES = (*warm.KIT, "gradlab.workflow.runner", "gradlab.workflow.listing")
 # For each storage and beginning; a run in a fork takes half a second. More of them: TRIED=300.
 CALLS = FLIPS = int(os.environ.get("TRIED", "4"))
 LEAVES = """
@@ -122,12 +123,11 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
     root = tmp_path_factory.mktemp("demo")
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
     shutil.copytree(SOURCE / "gradlab", root / "src/gradlab")
-    with Forks(root, *MODULES) as forks:
-        yield forks
+    return Forks(root, *MODULES)
 
 
 @pytest.fixture
