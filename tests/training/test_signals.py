@@ -154,7 +154,7 @@ def test_signals_within_a_moment_are_one_and_heeded_after_one_step_however_slow(
 
 
 def test_a_later_second_signal_ends_at_once(slowed: Slowed, started: Processes) -> None:
-    process = slowed.start(slowed.package, "train", *SMALL)
+    process = slowed.start(slowed.package, "train", *SMALL, "--epochs", "999")
     started.append(process)
     until(lambda: slowed.saves(), process)
     slowed.pause("step", 300)
