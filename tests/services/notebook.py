@@ -162,12 +162,11 @@ class Notebook:
 
     def _kill(self, children: bool) -> None:
         for kernel in self._kernels():
-            found = [*(descendants(kernel) if children else ()), kernel]
-            # All at one moment: else one would see that another has gone, and save.
-            for number in (signal.SIGSTOP, signal.SIGKILL):
-                for pid in found:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
+            found = descendants(kernel) if children else []
+            # Stopped first: else one would see that another has gone, and save. Not the kernel:
+            # what entered the machine for it stops with its child, and would never go on.
+            send(signal.SIGSTOP, *found)
+            send(signal.SIGKILL, kernel, *found)
 
     def _kernels(self) -> list[int]:
         # Below the program that entered the machine; none if the kernel has died.
@@ -211,6 +210,12 @@ class Notebook:
             run_sync(self._manager.provisioner.wait)()
             run_sync(self._manager.cleanup_resources)()
             self._client = None
+
+
+def send(number: int, *pids: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _literal(value: object) -> str:
