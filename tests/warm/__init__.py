@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -175,8 +176,9 @@ class Process:
         read = ["" for _ in streams]
 
         def take(number: int) -> None:
-            read[number] = streams[number].read()
-            streams[number].close()
+            with suppress(ValueError):  # closed by whoever no longer wants it
+                read[number] = streams[number].read()
+                streams[number].close()
 
         threads = [threading.Thread(target=take, args=(n,), daemon=True) for n in range(len(read))]
         for thread in threads:
