@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/
 READY := $(VENV)/.ready
+PROJECT := {{cookiecutter.project_slug}}
+WHEEL := $(wildcard $(PROJECT)/vendor/*.whl)
 RUFF := $(RUN)ruff
 INSTALL := $(RUN)python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs picture clean
+.PHONY: help demo test lint wheel bench docs picture clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +24,9 @@ lint: $(READY) ## Check style, format and types of the template (a fresh project
 	$(RUFF) check --config pyproject.toml .
 	$(RUFF) format --config pyproject.toml --check .
 	$(RUN)mypy
+
+wheel: $(READY) ## Build the kit's wheel that projects carry, after a change of kit/
+	$(RUN)python scripts/wheel.py
 
 bench: $(READY) ## Measure what surviving costs, side by side; prints ratios
 	@for file in benchmarks/*.py; do $(RUN)python $$file || exit 1; done
@@ -38,14 +43,16 @@ clean: ## Remove .venv, ./demo and caches
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
 
 # The demo needs less than the tests, and a newcomer shouldn't wait for the rest. Each stamp holds the
-# seconds that its installation took.
+# seconds that its installation took. The kit's wheel is installed again when it has changed, which
+# pip doesn't see where the version is the same.
 $(READY): $(VENV)/.demo requirements/dev.txt
 	@echo "Installing what the tests need into $(VENV) ..."
 	@begun=$$(date +%s); $(INSTALL) -r requirements/dev.txt && echo $$(($$(date +%s) - begun)) > $@
 
-$(VENV)/.demo: requirements/demo.txt requirements/constraints.txt {{cookiecutter.project_slug}}/requirements.txt
+$(VENV)/.demo: requirements/demo.txt requirements/constraints.txt $(PROJECT)/requirements.txt $(WHEEL)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing PyTorch and what the project needs into $(VENV) ..."
 	@begun=$$(date +%s); $(PYTHON) -m venv $(VENV) && $(INSTALL) -r requirements/demo.txt \
+	  && $(INSTALL) --force-reinstall --no-deps "$(WHEEL)" \
 	  && echo $$(($$(date +%s) - begun)) > $@

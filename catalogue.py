@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 QUESTIONS: dict[str, Any] = json.loads((HERE / "cookiecutter.json").read_text("utf-8"))
 ASKED = {name for name in QUESTIONS if not name.startswith("_")}
 FOLDER = "{{cookiecutter.project_slug}}"
-MACHINES = "src/gradlab/workflow/machines.json"
+MACHINES = HERE / "kit/src/gradlab/workflow/machines.json"
 # libyaml's, where PyYAML was built with it, is ten times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Raw in JSON strings, but refused by TOML or YAML, or read as a line's end.
@@ -121,7 +121,7 @@ def machine(kind: str, answer: str) -> str:
     The answer itself where it is of that kind, or its like with several GPUs; else the machine
     that runtimes/pytorch.yaml names for the kind.
     """
-    machines = json.loads((HERE / FOLDER / MACHINES).read_text("utf-8"))["machines"]
+    machines = json.loads(MACHINES.read_text("utf-8"))["machines"]
     gpus = {machine["name"]: machine["gpus"] for machine in machines}
     wanted = {"cpu": range(1), "gpu": range(1, 2), "multi-gpu": range(2, 100)}[kind]
     likes = [name for name in gpus if re.fullmatch(rf"{re.escape(answer)}(x\d+)?", name)]

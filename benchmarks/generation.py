@@ -23,6 +23,7 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).resolve().parents[1]
 SLUG = "{{cookiecutter.project_slug}}"
+RAW = (".py", ".whl")
 TARGET = 1.15
 TARGET_SECONDS = 20
 
@@ -66,14 +67,14 @@ def plain_template(place: Path, project: Path) -> Path:
     """Make a template of a project's files, with eight questions and two hooks."""
     shutil.copytree(project, place / SLUG)
     for path in (place / SLUG).rglob("*"):
-        if path.is_file() and path.suffix not in (".py", ".json"):
+        if path.is_file() and path.suffix not in RAW:
             text = path.read_text("utf-8")
             path.write_text(text.replace("{{", "((").replace("{%", "(%").replace("{#", "(#"))
     (place / "hooks").mkdir()
     for name in ("pre_gen_project.py", "post_gen_project.py"):
         (place / "hooks" / name).touch()
     questions = {"project_slug": project.name, **{f"question_{n}": "answer" for n in range(7)}}
-    raw = {"_copy_without_render": ["*.py", "*.json"]}
+    raw = {"_copy_without_render": [f"*{suffix}" for suffix in RAW]}
     (place / "cookiecutter.json").write_text(json.dumps(questions | raw))
     return place
 

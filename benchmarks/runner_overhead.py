@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}" / "src"
+KIT = Path(__file__).parents[1] / "kit" / "src"
 SCRIPT_SECONDS = 0.2
 TARGET = 0.3
 REPEATS = 5
@@ -47,7 +47,7 @@ def seconds(jobs: int, engine: str) -> float:
         (specs / "chain.yaml").write_text(workflow(jobs))
         Path(folder, "pyproject.toml").write_text('[project]\nname = "bench"\n')
         command = [sys.executable, "-m", "gradlab", "run", "chain", "--engine", engine]
-        env = os.environ | {"PYTHONPATH": str(SOURCE)}
+        env = os.environ | {"PYTHONPATH": str(KIT)}
         began = time.perf_counter()
         subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - began

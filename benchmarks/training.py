@@ -22,6 +22,7 @@ from typing import Any
 from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parents[1]
+KIT = TEMPLATE / "kit" / "src"
 PACKAGE = "benchmarked"
 EPOCHS = 20
 NEVER = 1e9
@@ -40,7 +41,7 @@ def main() -> None:
             str(TEMPLATE), None, True, answers, output_dir=folder, default_config=True
         )
         os.environ["GRADLAB_STORAGE"] = f"{folder}/storage"
-        sys.path.insert(0, f"{project}/src")
+        sys.path[:0] = [f"{project}/src", str(KIT)]
         loops = interleaved(
             {
                 "bare": bare_loop,
@@ -139,7 +140,7 @@ def resumption(project: Path, rounds: int) -> Times:
     def run(name: str, minutes: float) -> float:
         begun = time.perf_counter()
         command = [sys.executable, "-m", PACKAGE, "train", "--name", name, *small]
-        environment = {**os.environ, "PYTHONPATH": "src"}
+        environment = {**os.environ, "PYTHONPATH": f"src{os.pathsep}{KIT}"}
         subprocess.run(
             [*command, "--max-minutes", str(minutes)],
             cwd=project,

@@ -42,9 +42,8 @@ TAKEN = """
     pylab pyparsing pytest python_dateutil pyyaml referencing requests rpds rpds_py ruff
     runtimes s3fs s3transfer safetensors scikit_learn scipy setuptools six sklearn src storage
     sympy tensorboard tensorboard_data_server tensorflow test tests threadpoolctl torch
-    torchaudio torchgen torchvision tqdm transformers triton typeguard types_jsonschema
-    types_pyyaml types_requests types_tqdm typing_extensions tyro urllib3 werkzeug wheel
-    workflows yaml
+    torchaudio torchgen torchvision tqdm transformers triton typeguard typing_extensions tyro
+    urllib3 vendor werkzeug wheel workflows yaml
 """
 # Windows can't make folders of these names.
 DEVICES = {"aux", "con", "nul", "prn", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}

@@ -245,11 +245,13 @@ def update(token):
         print(f"Your edits are kept, and the code is not updated:\n{done.stdout.strip()}")
 
 
-def is_project(folder):
-    return (folder / "src" / "gradlab").is_dir() and (folder / "pyproject.toml").is_file()
+def kit(folder):
+    """Give the wheel with the kit of a project; None for a folder that is no project."""
+    is_project = (folder / "pyproject.toml").is_file()
+    return max((folder / "vendor").glob("gradlab-*.whl"), default=None) if is_project else None
 
 
-around = [folder for folder in (started_in, *started_in.parents) if is_project(folder)]
+around = [folder for folder in (started_in, *started_in.parents) if kit(folder)]
 tops = {on_colab: Path("/content"), on_kaggle: Path("/kaggle/tmp"), on_gradient: started_in}
 code = around[0] if around else tops.get(True, started_in) / name
 if around:
@@ -260,8 +262,8 @@ elif code.exists():
     raise Stop(f"{code} is there already and is no clone of {repository}: rename or delete it.")
 else:
     clone(access())
-if not is_project(code):
-    raise Stop(f"{code} holds no project made from this notebook's template: no src/gradlab.")
+if not kit(code):
+    raise Stop(f"{code} holds no project made from this notebook's template: no vendor/gradlab-*.whl")
 os.chdir(code)
 at = git("log", "-1", "--format=%h %s", folder=code, check=False).stdout.strip()
 edits = git("status", "--short", folder=code, check=False).stdout.rstrip()
@@ -277,10 +279,13 @@ print(f"{code} at {at}" + (f"\nwith edits:\n{edits}" if edits else ""))
 if "code" not in globals():
     raise RuntimeError("Run the cells above first, from the top.")
 
+import importlib
+import site
+
 
 def show(*command):
-    """Run a command of the project and show what it prints, as it prints it."""
-    env = {**os.environ, "PYTHONPATH": str(code / "src"), "PYTHONUNBUFFERED": "1"}
+    """Run a command of the kit, which need not be installed, and show what it prints."""
+    env = {**os.environ, "PYTHONPATH": str(kit(code)), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, cwd=code, env=env, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -292,9 +297,13 @@ def show(*command):
 
 
 show(sys.executable, "-m", "gradlab.install")
-# The kit of the code as it is now, not of an earlier run of these cells.
+# The kit as it is now, not of an earlier run of these cells.
 for module in [known for known in sys.modules if known.partition(".")[0] == "gradlab"]:
     del sys.modules[module]
+importlib.invalidate_caches()
+# Where pip installs for one user only; this folder may be new.
+if site.ENABLE_USER_SITE and os.path.isdir(site.getusersitepackages()):
+    site.addsitedir(site.getusersitepackages())
 sys.path[:] = [str(code / "src"), *(path for path in sys.path if path != str(code / "src"))]
 
 # %% [markdown] about-check

@@ -49,8 +49,7 @@ def main() -> int:
 
 def run(project: Path, *command: str) -> None:
     """Run gradlab in the project's own folder."""
-    environment = {**os.environ, "PYTHONPATH": "src"}
-    environment.pop("GRADLAB_STORAGE", None)
+    environment = {k: v for k, v in os.environ.items() if k != "GRADLAB_STORAGE"}
     subprocess.run(
         [sys.executable, "-m", "gradlab", *command], cwd=project, env=environment, check=True
     )

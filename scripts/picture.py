@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +120,7 @@ def generate(folder: Path) -> Path:
 def jupyterlab(project: Path, folder: Path) -> Iterator[str]:
     """Serve a project with JupyterLab, whose own files lie in a folder; give the notebook's URL."""
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", str(project)]
-    env, log = environment(project, folder), folder / "log.txt"
+    env, log = environment(folder), folder / "log.txt"
     with log.open("w") as file:
         server = subprocess.Popen(command, env=env, stdout=file, stderr=file)
     try:
@@ -132,7 +133,7 @@ def jupyterlab(project: Path, folder: Path) -> Iterator[str]:
         server.wait()
 
 
-def environment(project: Path, folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Give an environment for Jupyter in which nothing is of this user's own settings."""
     for name, values in SETTINGS.items():
         path = folder / "settings" / f"{name}.jupyterlab-settings"
@@ -141,8 +142,10 @@ def environment(project: Path, folder: Path) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "JUPYTER"))}
     env |= {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     env |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "IPYTHONDIR": str(folder)}
-    # What the notebook installs, the project, is not to come into this Python.
-    return env | {"PIP_PREFIX": str(folder / "installed"), "PYTHONPATH": str(project / "src")}
+    # What the notebook installs, the project and its kit, is not to come into this Python.
+    installed = folder / "installed"
+    seen = sysconfig.get_path("purelib", vars={"base": str(installed)})
+    return env | {"PIP_PREFIX": str(installed), "PYTHONPATH": seen}
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "{{cookiecutter.project_slug}}" / "src"
+KIT = ROOT / "kit" / "src"
+PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.project_slug}}"
 PAGE = ROOT / "docs" / "reference.md"
 COLUMNS = "92"
 INTRODUCTION = """\
@@ -35,7 +36,7 @@ the exit code.
 | rule | severity | what is wrong |
 |---|---|---|"""
 
-sys.path.insert(0, str(SOURCE))
+sys.path.insert(0, str(KIT))
 
 from gradlab import __main__ as kit  # noqa: E402
 from gradlab.command import Command, main  # noqa: E402
@@ -48,10 +49,9 @@ def programs() -> dict[str, Sequence[Command]]:
 
 
 def _package_commands() -> list[Command]:
-    folder = SOURCE / "{{cookiecutter.project_slug}}"
     # No import statement can name the package: it has braces and a dot where a name will be.
     spec = importlib.util.spec_from_file_location(
-        "package", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        "package", PACKAGE / "__init__.py", submodule_search_locations=[str(PACKAGE)]
     )
     assert spec
     sys.modules["package"] = importlib.util.module_from_spec(spec)

@@ -25,7 +25,7 @@ SCRIPTS = ROOT / "scripts"
 
 sys.path.insert(0, str(ROOT))
 
-from catalogue import FOLDER, CatalogueError, mapping  # noqa: E402
+from catalogue import CatalogueError, mapping  # noqa: E402
 
 Place = list[str | int]
 
@@ -45,7 +45,7 @@ def services_data() -> dict[str, Any]:
         raise CatalogueError(f"{DATA}:{_line(place)}: {message}")
     for machines in (service["machines"] for service in data["services"].values()):
         if "file" in machines:
-            known = (ROOT / FOLDER / machines["file"]).read_text("utf-8")
+            known = (ROOT / machines["file"]).read_text("utf-8")
             machines["list"] = json.loads(known)["machines"]
     return data
 

@@ -13,9 +13,9 @@ import pytest
 from cookiecutter.main import cookiecutter
 from hypothesis import settings
 
+from .kit import TEMPLATE
 from .lab import Lab
 
-TEMPLATE = Path(__file__).resolve().parents[1]
 Bake = Callable[..., Path]
 
 # Where no bytecode may be written, each command would compile all of its modules anew.

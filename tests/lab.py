@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import warm
+from .kit import paths
 
 # A run of a second or two: loader workers, augmentation and dropout as in the default one.
 EPOCHS = 6
@@ -98,7 +99,9 @@ class Lab:
         # Else the project would be compiled again for each command.
         clean.pop("PYTHONDONTWRITEBYTECODE", None)
         # One thread: many tests share the cores, and the number of threads alters the bits.
-        clean |= {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+        clean |= {"PYTHONPATH": paths("src"), "OMP_NUM_THREADS": "1"}
+        # A job installs the kit from the project's folder, and nothing from elsewhere.
+        clean |= {"PIP_NO_INDEX": "1"}
         env = {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}
         return warm.start(warm.TRAINING, arguments, self.project, env)
 

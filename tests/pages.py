@@ -15,6 +15,8 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode as Node
 
+from .kit import paths
+
 PACKAGE = "my_model"
 TUTORIAL = "docs/tutorial.md"  # whose blocks are run one after the other
 PARTS = {"services.md"}  # which are put into the README of a project
@@ -122,7 +124,7 @@ class Shell:
             program.chmod(0o755)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GRADLAB_")}
         # One thread, for other tests share the cores.
-        self.env = {**clean, "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
+        self.env = {**clean, "PYTHONPATH": paths(project / "src"), "OMP_NUM_THREADS": "1"}
         self.env["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, text: str, folder: Path | None = None) -> str:

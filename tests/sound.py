@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tomllib
+import zipfile
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,13 +21,15 @@ from packaging.requirements import Requirement
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 INSTRUCTIONS = {"FROM", "SHELL", "WORKDIR", "COPY", "RUN", "EXPOSE", "CMD", "COMMENT"}
-PLAIN = {"LICENSE", ".gitignore", ".dockerignore", "py.typed"}
+PLAIN = {"LICENSE", ".gitignore", ".dockerignore"}
 
 
 def assert_sound(project: Path) -> None:
     """Read all files; an AssertionError names the one that can't be read."""
     for path in project.rglob("*"):
-        if path.is_file() and path.name not in PLAIN:
+        if path.suffix == ".whl":
+            assert not zipfile.ZipFile(path).testzip()
+        elif path.is_file() and path.name not in PLAIN:
             read = READERS.get(path.suffix or path.name)
             assert read, f"{path}: no parser is known for such a file"
             try:
@@ -100,7 +103,7 @@ def dockerfile(text: str) -> None:
 def requirements(text: str) -> None:
     """Check that each line asks for a package."""
     for line in text.splitlines():
-        if line.strip() and not line.startswith("#"):
+        if line.strip() and not line.startswith(("#", "--find-links ")):
             Requirement(line.partition(" #")[0].partition(" --hash")[0])
 
 

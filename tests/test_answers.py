@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from .conftest import TEMPLATE, Bake, generate
+from .kit import applies, of_the_kit, requirements
 from .sound import assert_sound, links, texts
 from .test_template import ANSWERS
 
@@ -229,23 +230,19 @@ def test_no_package_that_a_project_installs_can_be_its_name(project: Path) -> No
 def installed_names(project: Path) -> set[str]:
     """Name what the project and its extras ask for, and the modules that come with it."""
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    todo = (project / "requirements.txt").read_text().splitlines()
-    todo = [line for line in todo if not line.startswith("#")]
-    todo += [line for extra in table["optional-dependencies"].values() for line in extra]
-    asked = {underscored(Requirement(line).name) for line in todo}
-    installed: set[str] = set()
+    extras = [line for extra in table["optional-dependencies"].values() for line in extra]
+    todo = [*requirements(project / "requirements.txt"), *map(Requirement, extras)]
+    todo += of_the_kit(["s3", "export"])
+    asked = {underscored(requirement.name) for requirement in todo}
+    installed, mine = set[str](), {"gradlab"}
     while todo:
-        requirement = Requirement(todo.pop())
-        if underscored(requirement.name) not in installed and applies(requirement):
-            installed.add(underscored(requirement.name))
-            todo += metadata.requires(requirement.name) or []
+        name = underscored(todo.pop().name)
+        if name not in installed | mine:
+            installed.add(name)
+            todo += filter(applies, map(Requirement, metadata.requires(name) or []))
     modules = metadata.packages_distributions().items()
     modules_of = {module.lower() for module, of in modules if installed & {*map(underscored, of)}}
     return asked | {name for name in modules_of if re.fullmatch("[a-z][a-z0-9_]*", name)}
-
-
-def applies(requirement: Requirement) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
 
 
 def underscored(name: str) -> str:

@@ -15,8 +15,8 @@ import pytest
 from scripts import reference
 
 from .conftest import TEMPLATE, generate
+from .kit import KIT
 from .pages import PACKAGE, TUTORIAL, Page, Shell, pages_of, plain
-from .test_template import PROJECT
 
 BLOCKS = {"", "sh", "text", "python", "diff", "mermaid", "yaml"}
 
@@ -74,8 +74,12 @@ ELSEWHERE = {
     "gradlab setup": GRADIENT,
     "gradlab submit train": GRADIENT,
     "gradlab setup --notebook free-gpu": GRADIENT,
+    "python -m pip install gradlab-*.whl": (
+        "tests/test_kit.py::test_the_wheel_alone_runs_the_workflows_of_any_repository_without_torch"
+    ),
 }
 NOT_RUN = {
+    "make wheel": "tests/test_kit.py compares what it makes with what is there",
     "make demo": "fetches packages; what it runs then is `gradlab run train`",
     "make test": "runs this very test",
     "make test TESTS=\"-m 'not slow'\"": "runs this very test",
@@ -84,9 +88,9 @@ NOT_RUN = {
     "make docs": "writes docs/reference.md, which is compared below",
     "make picture": "tests/test_browser.py takes the one of the notebook",
     'pip install "cookiecutter>=2.1.1"': "fetches packages",
-    "python -m pip install --editable .": "fetches the build backend",
-    'python -m pip install --editable ".[dev]"': "fetches packages",
-    'pip install -e ".[export]"': "fetches packages",
+    "python -m pip install --find-links vendor --editable .": "fetches the build backend",
+    'python -m pip install --find-links vendor --editable ".[dev]"': "fetches packages",
+    'pip install --find-links vendor -e ".[export]"': "fetches packages",
     "tensorboard --logdir storage/runs": "serves until it is stopped",
 }
 
@@ -220,7 +224,7 @@ def test_the_reference_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch, co
 
 
 def test_every_environment_variable_of_the_kit_is_explained() -> None:
-    code = "".join(path.read_text("utf-8") for path in (PROJECT / "src/gradlab").rglob("*.py"))
+    code = "".join(path.read_text("utf-8") for path in (KIT / "gradlab").rglob("*.py"))
     used = set(re.findall(r"GRADLAB_[A-Z_]*[A-Z]", code))
     lines = (TEMPLATE / "docs/workflows.md").read_text("utf-8").splitlines()
     rows = [line.split("|")[1] for line in lines if line.startswith("| `GRADLAB_")]

@@ -26,7 +26,7 @@ def test_edited_code_is_never_registered_untrained_and_trains_anew_when_asked(
     bake: Bake, tmp_path: Path
 ) -> None:
     lab = Lab(bake(), tmp_path / "storage")
-    lab.env = {"GRADLAB_NETWORK": "off", "PIP_NO_INDEX": "1"}
+    lab.env = {"GRADLAB_NETWORK": "off"}
     code = lab.project / "src" / lab.package
     replace(code / "config.py", *SMALLER.items())
     workflow = ("gradlab", "run", "train", "--engine", "paths")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
@@ -19,6 +18,8 @@ import yaml
 from packaging.metadata import Metadata
 
 from .conftest import TEMPLATE, Bake, generate
+from .kit import environment, install_kit
+from .lab import call
 from .sound import assert_sound
 from .test_template import ANSWERS, CHOICES, FILES, files, run
 
@@ -66,6 +67,14 @@ def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return generate(tmp_path_factory.mktemp("named"), {"project_slug": request.param})
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python in which the kit is installed, from the wheel that projects carry."""
+    programs = environment(tmp_path_factory.mktemp("python") / "environment")
+    install_kit(programs)
+    return str(programs / "python")
+
+
 def test_a_choice_gives_exactly_its_files_and_each_can_be_read(
     choice: tuple[Path, Answers],
 ) -> None:
@@ -103,9 +112,12 @@ def test_a_choice_passes_its_own_lint_and_format(choice: tuple[Path, Answers]) -
 
 
 @pytest.mark.slow
-def test_the_workflows_of_a_choice_pass_their_own_check(choice: tuple[Path, Answers]) -> None:
+def test_the_workflows_of_a_choice_pass_their_own_check(
+    choice: tuple[Path, Answers], python: str
+) -> None:
     project, _ = choice
-    assert f"{len(WORKFLOWS)} files: 0 errors, 0 warnings" in start(project, "gradlab", "check")
+    shown = call(project, python, "-m", "gradlab", "check")
+    assert f"{len(WORKFLOWS)} files: 0 errors, 0 warnings" in shown
 
 
 @pytest.mark.slow
@@ -113,7 +125,7 @@ def test_the_workflows_of_a_choice_pass_their_own_check(choice: tuple[Path, Answ
 def test_a_choice_can_be_packaged_as_what_was_answered(bake: Bake, answers: Answers) -> None:
     project = bake(**answers)
     code = "import setuptools.build_meta as build; build.prepare_metadata_for_build_wheel('.')"
-    start(project, "-c", code)
+    call(project, sys.executable, "-c", code)
     (path,) = project.glob("*.dist-info/METADATA")
     metadata = Metadata.from_email(path.read_bytes())
     assert metadata.name == project.name
@@ -122,19 +134,20 @@ def test_a_choice_can_be_packaged_as_what_was_answered(bake: Bake, answers: Answ
 
 
 @pytest.mark.slow
-def test_a_project_of_any_name_passes_its_own_type_check(named: Path) -> None:
-    assert "Success" in run(named, "mypy", "--cache-dir", os.devnull)
+def test_a_project_of_any_name_passes_its_own_type_check(named: Path, python: str) -> None:
+    assert "Success" in call(named, python, "-m", "mypy", "--cache-dir", os.devnull)
 
 
 @pytest.mark.slow
-def test_a_project_of_any_name_passes_its_own_tests(named: Path) -> None:
-    assert " passed" in run(named, "pytest", "-q", "-p", "no:cacheprovider")
+def test_a_project_of_any_name_passes_its_own_tests(named: Path, python: str) -> None:
+    assert " passed" in call(named, python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 
 @pytest.mark.slow
-def test_a_project_of_any_name_trains_and_is_judged(named: Path) -> None:
-    start(named, named.name, "train", "--epochs", "1")
-    assert "test examples right" in start(named, named.name, "evaluate")
+def test_a_project_of_any_name_trains_and_is_judged(named: Path, python: str) -> None:
+    env = {"PYTHONPATH": "src", "GRADLAB_STORAGE": str(named / "storage")}
+    call(named, python, "-m", named.name, "train", "--epochs", "1", **env)
+    assert "test examples right" in call(named, python, "-m", named.name, "evaluate", **env)
 
 
 def test_the_checks_run_with_the_tools_that_are_pinned() -> None:
@@ -142,19 +155,3 @@ def test_the_checks_run_with_the_tools_that_are_pinned() -> None:
     pinned = dict(line.split("==") for line in lines if "==" in line)
     for tool in ("ruff", "mypy", "pytest"):
         assert version(tool) == pinned[tool], f"{tool}: run the tests in the environment of make"
-
-
-def start(project: Path, *arguments: str) -> str:
-    """Run a module, or code after -c, with the project's own code; give all that it printed."""
-    module = [] if arguments[0] == "-c" else ["-m"]
-    done = subprocess.run(
-        [sys.executable, *module, *arguments],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": "src", "GRADLAB_STORAGE": str(project / "storage")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout

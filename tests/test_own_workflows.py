@@ -49,7 +49,7 @@ def test_the_readme_shows_the_workflow_as_it_is(project: Path, lab: Lab) -> None
 @pytest.mark.slow
 @needs_bubblewrap
 def test_train_under_bubblewrap_ends_with_the_model_of_the_plain_command(lab: Lab) -> None:
-    lab.env = {"GRADLAB_NETWORK": "off", "PIP_NO_INDEX": "1"}
+    lab.env = {"GRADLAB_NETWORK": "off"}
     output = lab.run("gradlab", "run", "train", "--engine", "bubblewrap")
     run = newest(lab, f"{lab.package}-run") / "runs" / "train"
     lab.run(lab.package, "train", "--name", "plain")
@@ -137,7 +137,7 @@ def test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time(brie
 def test_a_signal_to_every_process_of_a_run_saves_the_training(lab: Lab, engine: str) -> None:
     if engine == "bubblewrap" and not HAS_BUBBLEWRAP:
         pytest.skip("bubblewrap is not installed")
-    lab.env = {"GRADLAB_NETWORK": "off", "PIP_NO_INDEX": "1"}
+    lab.env = {"GRADLAB_NETWORK": "off"}
     process = lab.start("gradlab", "run", "train", "--engine", engine)
     run = lab.storage / "drafts/train/train/outputs/run/runs/train"
     metrics = run / "metrics.jsonl"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .kit import metadata
+
 DATA = Path(__file__).parent / "data"
 IMAGES = {"colab-2026-08": "3.13", "gradient-pt211": "3.11"}
 Versions = dict[str, str]
@@ -28,8 +30,13 @@ def resolve(image: str, requirements: str, folder: Path) -> subprocess.Completed
     kept = versions((DATA / f"{image}.txt").read_text())
     (folder / "kept.txt").write_text("".join(f"{n}=={v}\n" for n, v in kept.items()))
     (folder / "requirements.in").write_text(requirements)
+    options = ["--python-version", IMAGES[image], "--constraint", "kept.txt"]
+    return uv_compile(folder, *options, "requirements.in")
+
+
+def uv_compile(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Have uv say which versions it would install."""
     command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
-    options = ["--python-version", IMAGES[image], "--constraint", "kept.txt", "requirements.in"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "UV_PYTHON_DOWNLOADS": "never"}
     return subprocess.run(
@@ -42,10 +49,9 @@ def resolve(image: str, requirements: str, folder: Path) -> subprocess.Completed
 def test_the_project_installs_without_moving_what_a_service_brought(
     project: Path, tmp_path: Path, image: str, extras: tuple[str, ...]
 ) -> None:
-    metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    more = [one for extra in extras for one in metadata["optional-dependencies"][extra]]
-    requirements = (project / "requirements.txt").read_text() + "\n".join(more)
-    done = resolve(image, requirements, tmp_path)
+    table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    more = [one for extra in extras for one in table["optional-dependencies"][extra]]
+    done = resolve(image, required(project) + "\n".join(more), tmp_path)
     assert done.returncode == 0, done.stderr
     found, kept = versions(done.stdout), versions((DATA / f"{image}.txt").read_text())
     assert {"torch", "numpy", "pillow"} <= found.keys() & kept.keys()
@@ -54,12 +60,24 @@ def test_the_project_installs_without_moving_what_a_service_brought(
     }
 
 
-def test_in_colab_the_project_adds_one_package_and_no_other(project: Path, tmp_path: Path) -> None:
-    done = resolve("colab-2026-08", (project / "requirements.txt").read_text(), tmp_path)
+def test_in_colab_the_project_adds_the_kit_and_one_package(project: Path, tmp_path: Path) -> None:
+    done = resolve("colab-2026-08", required(project), tmp_path)
     found, kept = versions(done.stdout), versions((DATA / "colab-2026-08.txt").read_text())
     # Those come with torch, in whatever build it is there.
     new = {name for name in found.keys() - kept.keys() if not re.match("nvidia|cuda", name)}
-    assert new == {"tyro"}
+    assert new == {"gradlab", "tyro"}
+
+
+def test_uv_finds_the_kit_where_the_project_says_that_it_lies(project: Path) -> None:
+    done = uv_compile(project, "pyproject.toml")
+    assert done.returncode == 0, done.stderr
+    assert versions(done.stdout)["gradlab"] == metadata().version
+
+
+def required(project: Path) -> str:
+    """Give the project's requirements, with the kit where it lies."""
+    text = (project / "requirements.txt").read_text()
+    return text.replace("--find-links vendor", f"--find-links {project / 'vendor'}")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import yaml
 from gradlab import session
 
 from .conftest import TEMPLATE
+from .kit import KIT
 from .test_template import ANSWERS
 from .test_use import call, copy  # noqa: F401
 
 DATA = yaml.safe_load((TEMPLATE / "services.yaml").read_text())
-KIT = TEMPLATE / "{{cookiecutter.project_slug}}/src/gradlab"
-GRADIENT = json.loads((KIT / "workflow/machines.json").read_text())
+GRADIENT = json.loads((KIT / "gradlab/workflow/machines.json").read_text())
 Machine = dict[str, Any]
 
 

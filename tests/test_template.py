@@ -7,22 +7,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from .conftest import TEMPLATE, Bake
+from .kit import PROJECT, environment, metadata, requirements, wheel
+from .lab import call
 
-PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
 LISTS = {name: value for name, value in ANSWERS.items() if isinstance(value, list)}
 CHOICES = [(name, c) for name, list_ in LISTS.items() for c in list_ if not name.startswith("_")]
 JUNK = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
-KIT = {
-    str(path.relative_to(PROJECT))
-    for path in (PROJECT / "src/gradlab").rglob("*")
-    if path.is_file() and not JUNK & set(path.parts)
-}
 PART = ("__init__", "__main__", "config", "data", "evaluate", "export", "model", "train")
 FILES = {
     ".dockerignore",
@@ -41,7 +39,7 @@ FILES = {
     *(f".gradient/workflows/{path.name}" for path in (TEMPLATE / "workflows").glob("*.yaml")),
     *(f"runtimes/{name}.yaml" for name in ("cpu", "free-cpu", "free-gpu", "gpu", "multi-gpu")),
     *(f"src/my_model/{name}.py" for name in PART),
-    *KIT,
+    f"vendor/{wheel().name}",
 }
 
 
@@ -61,6 +59,27 @@ def test_the_default_answers_give_exactly_these_files(project: Path) -> None:
     assert files(project) == FILES
 
 
+def test_a_project_is_small_enough_to_be_read(project: Path) -> None:
+    assert len(files(project)) <= 30
+    lines = [line for path in project.rglob("*.py") for line in path.read_text().splitlines()]
+    assert len(lines) <= 1_000
+
+
+def test_pip_and_uv_are_told_alike_what_a_project_requires_and_where_its_kit_is(
+    project: Path,
+) -> None:
+    table = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
+    lines = (project / "requirements.txt").read_text("utf-8").splitlines()
+    asked = [line for line in lines if not line.startswith("#")]
+    assert asked[0] == f"--find-links {table['tool']['uv']['find-links'][0]}"
+    assert table["project"]["dependencies"] == asked[1:]
+
+
+def test_a_project_requires_the_kit_that_it_carries(project: Path) -> None:
+    kit = next(requirements(project / "requirements.txt"))
+    assert kit.name == "gradlab" and kit.specifier.contains(metadata().version)
+
+
 def test_there_are_at_most_eight_questions_each_with_a_label() -> None:
     asked = [name for name in ANSWERS if not name.startswith("_")]
     assert len(asked) <= 8
@@ -74,27 +93,14 @@ def test_a_licence_names_its_holder_and_year(bake: Bake) -> None:
 
 @pytest.mark.slow
 def test_a_fresh_project_installs_and_offers_its_commands(bake: Bake, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
-    run(tmp_path, "venv", "--system-site-packages", "--without-pip", str(environment))
+    programs = environment(tmp_path / "environment")
     shutil.copytree(bake(), tmp_path / "copy")
-    python = environment / "bin" / "python"
-    # The build backend is the only thing that would have to be downloaded.
-    here = Path(next(path for path in sys.path if path.endswith("site-packages")))
-    site = next(environment.glob("lib/python*/site-packages"))
-    (site / "outer.pth").write_text(str(here))
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--no-deps", "."],
-        cwd=tmp_path / "copy",
-        check=True,
-    )
-    shown = subprocess.run(
-        [environment / "bin" / "gradlab", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "doctor" in shown.stdout
-    asked = subprocess.run(
-        [python, "-m", "my_model", "train", "--help"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "--max-minutes" in asked.stdout
+    # All but the kit is there, the build backend too: what is installed lies in the project.
+    offline = ["--no-index", "--no-build-isolation", "--find-links", "vendor", "."]
+    python = str(programs / "python")
+    call(tmp_path / "copy", python, "-m", "pip", "install", "--quiet", *offline)
+    assert "doctor" in call(tmp_path, str(programs / "gradlab"), "--help")
+    assert "--max-minutes" in call(tmp_path, python, "-m", "my_model", "train", "--help")
 
 
 def test_every_workflow_and_runtime_of_the_catalogue_is_offered() -> None:
@@ -114,3 +120,6 @@ def test_nothing_names_a_registry_or_a_machine(project: Path) -> None:
     named = re.compile(rf"{hosts}|/root/|/home/[a-z]")
     for name in files(project):
         assert not named.search((project / name).read_text("utf-8", "replace")), name
+    with zipfile.ZipFile(wheel(project)) as archive:
+        for name in archive.namelist():
+            assert not named.search(archive.read(name).decode()), name

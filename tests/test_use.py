@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from . import lab
+from . import kit, lab
 from .conftest import TEMPLATE
 from .gradient.conftest import find_python
 from .test_template import FILES, JUNK, files
@@ -231,26 +232,48 @@ def test_the_picture_of_a_terminal_is_small_shows_no_local_path_and_loads_nothin
     assert len(sums) == 2 and sums[0] == sums[1]
 
 
+@pytest.mark.slow
 def test_a_project_whose_environment_has_another_project_s_kit_says_so(
     project: Path, tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    for copy in (first, second):
-        shutil.copytree(project, copy)
-    # As two editable installations give it: the first one's kit comes first.
-    here = {"PYTHONPATH": f"{first / 'src'}:{second / 'src'}"}
+    python = str(kit.environment(tmp_path / "environment") / "python")
+    kit.install_kit(Path(python).parent)
+    other = Path(shutil.copytree(project, tmp_path / "other"))
+
+    def give(*command: str, code: int = 0) -> str:
+        return lab.call(other, python, "-m", *command, code=code, PYTHONPATH="src")
+
     commands = [["gradlab", "check"], ["my_model", "train", "--help"]]
     for command in commands:
-        lab.call(second, sys.executable, "-m", *command, **here)  # the same kit by another path
-    (second / "src/gradlab/new.py").touch()
+        give(*command)  # the same kit as in the first project
+    with zipfile.ZipFile(kit.wheel(other), "a") as archive:
+        archive.writestr("gradlab/new.py", "")
     for command in commands:
-        text = lab.call(second, sys.executable, "-m", *command, code=2, **here)
-        assert f"the kit in use is that of another project: {first / 'src/gradlab'}" in text
-        assert f"export PYTHONPATH={second / 'src'}" in text
+        text = give(*command, code=2)
+        assert "the kit in use is not this project's: " in text
+        assert f"is not what is in {kit.wheel(other)}." in text
+    (advice,) = re.findall("python -m (pip install .*)", text)
+    give(*advice.split(), "--no-index")
+    for command in commands:
+        give(*command)
+
+
+@pytest.mark.parametrize("content", [b"", b"<<<<<<< ours\n", b"PK\x05\x06"])
+def test_a_kit_that_is_damaged_in_the_project_is_named(
+    project: Path, tmp_path: Path, content: bytes
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "copy"))
+    kit.wheel(copy).write_bytes(content)
+    command = [sys.executable, "-m", "gradlab", "check"]
+    text = lab.call(copy, *command, code=2, PYTHONPATH=kit.paths())
+    assert f"{kit.wheel(copy)}, the kit of this project, can't be read" in text
+    assert "Bring it back from git" in text
 
 
 def test_a_command_loads_no_library_that_it_does_not_need(project: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "gradlab", "check"]
-    loaded = set(re.findall(r"\| +(\S+)$", lab.call(project, *command, PYTHONPATH="src"), re.M))
+    loaded = set(
+        re.findall(r"\| +(\S+)$", lab.call(project, *command, PYTHONPATH=kit.paths()), re.M)
+    )
     assert {"gradlab.workflow.structure", "jsonschema"} <= loaded
     assert not loaded & {"numpy", "matplotlib", "torch", "arrow", "lark", "gradlab.weightfile"}

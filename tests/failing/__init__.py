@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import warm
+from ..kit import paths
 from .calls import VARIABLE
 
 HERE = Path(__file__).parent
@@ -72,7 +73,7 @@ class Forks:
         self.project, self._modules = project, modules
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
         # HERE comes first, so that all calls are watched before anything else is loaded.
-        self._paths = f"{HERE}:{project / 'src'}"
+        self._paths = paths(HERE, project / "src")
         self._env = clean | {"PYTHONPATH": self._paths, "OMP_NUM_THREADS": "1"}
 
     def run(

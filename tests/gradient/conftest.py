@@ -22,14 +22,13 @@ import pytest
 from gradlab.__main__ import commands
 from gradlab.command import main
 
+from ..kit import KIT, PROJECT
 from ..lab import Judged
 from ..warm import SERVER
-from ..workflow.conftest import SOURCE
 from . import quick
 from .api import Api
 
-TEMPLATE = Path(__file__).resolve().parents[2]
-REQUIREMENTS = TEMPLATE / "{{cookiecutter.project_slug}}" / "requirements" / "gradient.txt"
+REQUIREMENTS = PROJECT / "requirements" / "gradient.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
 INSTALLED = Path(".cache", "gradlab", "gradient")  # in a home, as the message has it
 Install = Callable[[str], Path]
@@ -103,7 +102,7 @@ def by_message(python: str, home: Path) -> str:
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
     shutil.copy(REQUIREMENTS, root / "requirements")
     Desk(root, home).workflow()
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(SOURCE)}
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(KIT)}
     text = Desk(root, home, env).fails(2, "setup")
     (command,) = [line for line in text.splitlines() if line.startswith("  ")]
     return command.strip()
@@ -239,7 +238,7 @@ def desk(tmp_path: Path, loaded: Path, api: Api) -> Desk:
     home.mkdir()
     root.mkdir()
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(SOURCE)}
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(KIT)}
     env |= api.env | {"GRADLAB_GRADIENT": str(loaded), "GRADLAB_GRADIENT_TIMEOUT": "0.5"}
     made = Desk(root, home, env | {"HUB_TOKEN": "hub-secret-value"})
     made.workflow()

@@ -13,7 +13,6 @@ import functools
 import glob
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -27,13 +26,15 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
+from ..kit import PROJECT, applies, requirements
+
 HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parents[1] / "{{cookiecutter.project_slug}}"
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 KERNEL = "kernel.txt"
 ON_3_13 = "python3.13.txt"
 TORCH_ON_3_13 = "2.11.0+cu130"
-LACKING = {canonicalize_name("tyro")}
+# What no service has: the kit, and one package that it needs.
+LACKING = {canonicalize_name("gradlab"), canonicalize_name("tyro")}
 # Where a machine sees the packages, and those of the tests' own Python that they are links to.
 INSTALLED = Path("/preinstalled/packages")
 HOST = Path("/preinstalled/host")
@@ -128,15 +129,15 @@ def _links() -> dict[str, str]:
     here = {
         canonicalize_name(d.metadata["Name"]): d for d in distributions(path=[str(host_packages())])
     }
-    names = _closure(_names(PROJECT / "requirements.txt") - LACKING, here) - _names(HERE / KERNEL)
+    required = _names(PROJECT / "requirements.txt") - LACKING
+    names = _closure(required, here) - _names(HERE / KERNEL)
     files = (file for name in names for file in here[name].files or ())
     entries = {file.parts[0] for file in files} - {"..", "__pycache__"}
     return {entry: str(HOST / entry) for entry in entries}
 
 
 def _names(file: Path) -> set[NormalizedName]:
-    lines = re.sub(r"#.*", "", file.read_text()).split()
-    return {canonicalize_name(Requirement(line).name) for line in lines}
+    return {canonicalize_name(requirement.name) for requirement in requirements(file)}
 
 
 def _closure(
@@ -145,11 +146,7 @@ def _closure(
     seen: set[NormalizedName] = set()
     while names:
         seen |= names
-        requirements = (Requirement(r) for name in names for r in here[name].requires or ())
-        needed = {
-            canonicalize_name(r.name)
-            for r in requirements
-            if r.marker is None or r.marker.evaluate({"extra": ""})
-        }
+        asked = (Requirement(r) for name in names for r in here[name].requires or ())
+        needed = {canonicalize_name(r.name) for r in asked if applies(r)}
         names = (needed & here.keys()) - seen
     return seen

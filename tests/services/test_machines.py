@@ -13,6 +13,7 @@ import nbformat.v4 as v4
 import pytest
 from nbformat import NotebookNode
 
+from ..kit import KIT
 from .cloud import Cloud
 from .gitserver import TOKEN, Server
 from .kernels import NotHere
@@ -21,7 +22,6 @@ from .machines import Machines
 from .notebook import CellError
 from .processes import until
 
-KIT = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}" / "src"
 VERSIONS = "import IPython, ipykernel, jupyter_client, tornado, sys; print(sys.version_info[:2], "
 VERSIONS += (
     "IPython.__version__, ipykernel.__version__, jupyter_client.__version__, tornado.version)"

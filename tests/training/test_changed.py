@@ -18,6 +18,7 @@ import pytest
 from gradlab import source
 from gradlab.errors import GradlabError
 
+from ..kit import KIT, paths
 from ..lab import Lab
 
 # Two steps' worth: what counts is what comes after.
@@ -31,7 +32,7 @@ for line in sys.stdin:
     case = json.loads(line)
     if not (pid := os.fork()):
         os.chdir(case["folder"])
-        sys.path.insert(0, case["folder"] + "/src")
+        sys.path[:0] = [case["folder"] + "/src", case["folder"] + "/kit"]
         os.environ.update(case["env"])
         log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1); os.dup2(log, 2)
@@ -110,7 +111,7 @@ CHANGES = {
             "gradlab/keyed.py",
             '"order", epoch',
             '"order", epoch + 1',
-            "src/gradlab/keyed.py has changed",
+            "gradlab/keyed.py has changed",
         )
     ],
 }
@@ -140,7 +141,7 @@ class Copies:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": paths(), "OMP_NUM_THREADS": "1"},
         )
 
     def edited(self, *edits: Edit) -> Path:
@@ -149,7 +150,12 @@ class Copies:
         shutil.copytree(self.lab.project, root, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(self.lab.storage, root / "storage")
         for edit in edits:
-            path = root / "src" / edit.file.replace("PKG", self.lab.package)
+            of_the_kit = edit.file.startswith("gradlab/")
+            if of_the_kit and not (root / "kit").exists():
+                shutil.copytree(KIT, root / "kit", ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.rmtree(root / "vendor")  # which holds the kit as it was
+            top = root / ("kit" if of_the_kit else "src")
+            path = top / edit.file.replace("PKG", self.lab.package)
             text = path.read_text() if edit.old else ""
             assert edit.old in text
             path.parent.mkdir(exist_ok=True)

@@ -29,6 +29,7 @@ from gradlab.record import Record
 from .. import warm
 from ..conftest import generate
 from ..failing import ERRORS, Done, Forks, flip_a_bit, kept
+from ..kit import paths
 from ..lab import Lab
 
 # More of each kind are tried where this is set, as by hand before a release.
@@ -270,7 +271,7 @@ def test_what_only_observes_may_fail_in_any_way(
         "GRADLAB_STORAGE": str(tiny.storage),
         "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
         "PATH": "/nonexistent",
-        "PYTHONPATH": f"{tmp_path / 'broken'}:{forks.project / 'src'}",
+        "PYTHONPATH": paths(tmp_path / "broken", forks.project / "src"),
         "OMP_NUM_THREADS": "1",
     }
     with open("/dev/full", "w") as full:

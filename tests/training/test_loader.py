@@ -22,9 +22,9 @@ from gradlab import loader
 from gradlab.keyed import KeyedDataset
 from gradlab.loader import Loader, LoaderError
 
+from ..kit import paths
 from ..lab import SMALL, Lab
 
-KIT = Path(loader.__file__).parents[1]
 BATCHES = [[(0, index) for index in range(start, start + 4)] for start in range(0, 40, 4)]
 BAD = 21
 
@@ -178,7 +178,7 @@ def test_shared_memory_that_is_too_small_is_named(example: str) -> None:
     inside = 'mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "$@"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", inside, "sh", sys.executable, "-c", SHARED, example],
-        env={**os.environ, "PYTHONPATH": str(KIT)},
+        env={**os.environ, "PYTHONPATH": paths()},
         capture_output=True,
         text=True,
         timeout=60,

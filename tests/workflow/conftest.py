@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from .. import warm
+from ..kit import KIT
 from ..lab import Judged
 from ..services.processes import fresh_signals
 
-SOURCE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "src"
 # An image with bash and Python that is on this machine, as tests/image.py makes it.
 IMAGE = os.environ.get("GRADLAB_TEST_IMAGE", "")
 NO_IMAGE = "nowhere.invalid/bash:5"
@@ -102,7 +102,7 @@ def make_project(tmp_path: Path) -> Callable[[str], Project]:
         kept.append("CONTAINERS_CONF")
         env = {key: os.environ[key] for key in kept if key in os.environ}
         storage = root / "storage"
-        env |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "200", "GRADLAB_STORAGE": str(storage)}
+        env |= {"PYTHONPATH": str(KIT), "COLUMNS": "200", "GRADLAB_STORAGE": str(storage)}
         return Project(root, storage, env)
 
     return make

@@ -16,11 +16,12 @@ from gradlab.errors import GradlabError
 from gradlab.workflow.check import RULES, check, load
 from gradlab.workflow.spec import SpecError, find, parse, read
 
-from .conftest import SOURCE, Project
+from ..kit import KIT
+from .conftest import Project
 
 SPECS = Path(__file__).parent / "specs"
 BROKEN, VALID = SPECS / "broken", SPECS / "valid"
-SCHEMA = json.loads((SOURCE / "gradlab/workflow/schema.json").read_text())
+SCHEMA = json.loads((KIT / "gradlab/workflow/schema.json").read_text())
 
 IN_A_REPOSITORY = {"unknown-branch"}  # which has a test of its own
 

@@ -25,7 +25,8 @@ from gradlab.workflow.datasets import Store
 
 from .. import warm
 from ..failing import Done, Forks, flip_a_bit, kept
-from .conftest import HAS_BUBBLEWRAP, SOURCE, Project
+from ..kit import KIT
+from .conftest import HAS_BUBBLEWRAP, Project
 
 ERRORS = ("EIO", "ESTALE", "ENOSPC", "ENOTCONN")
 MODULES = (*warm.KIT, "gradlab.workflow.runner", "gradlab.workflow.listing")
@@ -126,7 +127,6 @@ class Lab:
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
     root = tmp_path_factory.mktemp("demo")
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
-    shutil.copytree(SOURCE / "gradlab", root / "src/gradlab")
     return Forks(root, *MODULES)
 
 
@@ -378,7 +378,7 @@ def test_commits_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
     others = [
         subprocess.Popen(
             [sys.executable, "-c", COMMIT, str(tmp_path / "kept"), version, str(place)],
-            env=os.environ | {"PYTHONPATH": str(SOURCE)},
+            env=os.environ | {"PYTHONPATH": str(KIT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from .conftest import PACKAGE, Start
+from .conftest import PACKAGE, ROOT, Start
 
 config = import_module(f"{PACKAGE}.config")
 data = import_module(f"{PACKAGE}.data")
@@ -27,6 +28,13 @@ def test_no_example_is_in_two_splits() -> None:
     parts = (splits.train, splits.validation, splits.test)
     images = [image.tobytes() for part in parts for image in part.images]
     assert len(images) == len(set(images))
+
+
+def test_both_lists_of_requirements_are_the_same() -> None:
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    asked = [line for line in lines if line and not line.startswith(("#", "--"))]
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert table["project"]["dependencies"] == asked
 
 
 def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(start: Start, tmp_path: Path) -> None:

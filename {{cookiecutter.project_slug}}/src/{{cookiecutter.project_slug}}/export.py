@@ -28,7 +28,8 @@ def export(config: ExportConfig) -> int:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise GradlabError(
-            f"Export needs {error.name}: install it with  python -m pip install '.[export]'"
+            f"Export needs {error.name}: install it with  "
+            "python -m pip install --find-links vendor '.[export]'"
         ) from error
     source, network = load_best(config.name, config.accept_changes)
     output = config.output or runs.places(PROJECT, config.name)[1] / "model.onnx"

@@ -59,7 +59,7 @@ def run(
 
     root = session.project_root()
     with _messages():
-        # This project's own kit, whichever other projects are installed here.
+        # This project's own package, whichever other projects are installed here.
         paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "GRADLAB_BAR": "1", "PYTHONPATH": os.pathsep.join(paths)}
         if arguments[0] == "run" and secret:

@@ -17,7 +17,8 @@ from typing import Any
 from . import files
 from .errors import GradlabError
 
-KIT = ("gradlab/keyed.py", "gradlab/devices.py")  # of the kit, what alters a result
+KIT = Path(__file__).parent  # wherever it is installed
+DECIDING = ("gradlab/keyed.py", "gradlab/devices.py")  # of the kit, what alters a result
 LARGEST = 1 << 20  # bytes: a larger file is data, which the examples tell
 LEFT_OUT = (".pyc", ".md", ".ipynb", ".orig", ".rej", ".bak", ".log")  # by editors and others
 Code = dict[str, str]
@@ -33,8 +34,8 @@ def code(package: Path, module: str = "train") -> Code:
         reached = set(_reached(top, package / f"{module}.py"))
         others = set(_reached(top, package / "__main__.py")) - reached
         inside = {path for path in _below(package) if _counts(path, package)} - others
-        found = {path.relative_to(top).as_posix(): path for path in inside | reached}
-        kit = {name for name in found if name.startswith("gradlab/")}.difference(KIT)
+        found = {_name(path, top).as_posix(): path for path in inside | reached}
+        kit = {name for name in found if name.startswith("gradlab/")}.difference(DECIDING)
         return {name: digest(found[name]) for name in sorted(found.keys() - kit)}
 
 
@@ -42,9 +43,8 @@ def model_code(package: Path) -> Code:
     """Give the digests of what decides how a saved model computes."""
     top = package.parent
     with _readable():
-        reached = {
-            path.relative_to(top).as_posix(): path for path in _reached(top, package / "model.py")
-        }
+        found = _reached(top, package / "model.py")
+        reached = {_name(path, top).as_posix(): path for path in found}
         # Not its settings' defaults: the run's own settings are kept with the model.
         kept = {n for n in reached if not n.startswith("gradlab/") and not n.endswith("/config.py")}
         return {name: digest(reached[name]) for name in sorted(kept)}
@@ -55,7 +55,16 @@ def changed(then: Code, now: Code) -> list[str]:
     words = [(name, "has changed") for name in then.keys() & now.keys() if then[name] != now[name]]
     words += [(name, "is gone") for name in then.keys() - now.keys()]
     words += [(name, "is new") for name in now.keys() - then.keys()]
-    return [f"src/{name} {word}" for name, word in sorted(words)]
+    return [f"{_shown(name)} {word}" for name, word in sorted(words)]
+
+
+def _shown(name: str) -> str:
+    return name if name.startswith("gradlab/") else f"src/{name}"
+
+
+def _name(path: Path, top: Path) -> Path:
+    """Name a file from the folder that holds the project's packages, or the kit."""
+    return path.relative_to(KIT.parent if path.is_relative_to(KIT) else top)
 
 
 @contextmanager
@@ -91,11 +100,10 @@ def _counts(path: Path, package: Path) -> bool:
 
 
 def _reached(top: Path, start: Path) -> Iterator[Path]:
-    """Give a file and all below `top` that it imports, directly or not."""
+    """Give a file and all below `top` and in the kit that it imports, directly or not."""
     # Beside an installed package lie those of everyone else.
-    packages = (
-        [start.parent, top / "gradlab"] if top.name in ("site-packages", "dist-packages") else [top]
-    )
+    installed = top.name in ("site-packages", "dist-packages")
+    own = start.parent if installed else top
     seen, waiting = set[Path](), [start]
     while waiting:
         path = waiting.pop()
@@ -104,9 +112,10 @@ def _reached(top: Path, start: Path) -> Iterator[Path]:
         seen.add(path)
         yield path
         if path.suffix == ".py" and (tree := _parse(path)):
-            for name in _imports(tree, path.relative_to(top)):
-                file = top.joinpath(*name.split("."))
-                if any(file.is_relative_to(folder) for folder in packages):
+            for name in _imports(tree, _name(path, top)):
+                parts = name.split(".")
+                file = (KIT.parent if parts[0] == "gradlab" else top).joinpath(*parts)
+                if file.is_relative_to(KIT) or file.is_relative_to(own):
                     waiting += [file.with_suffix(".py"), file / "__init__.py"]
 
 
