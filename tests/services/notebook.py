@@ -34,10 +34,10 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class CellError(Exception):
-    """A cell ended with an error; its text is the error's name and text and the traceback."""
+    """A cell ended with an error; its text is the error's, the traceback and what was printed."""
 
-    def __init__(self, cell: int, ename: str, evalue: str, traceback: str) -> None:
-        super().__init__(f"cell {cell}: {ename}: {evalue}\n{traceback}")
+    def __init__(self, cell: int, ename: str, evalue: str, traceback: str, printed: str) -> None:
+        super().__init__(f"cell {cell}: {ename}: {evalue}\n{traceback}\nprinted:\n{printed}")
         self.cell, self.ename, self.evalue, self.traceback = cell, ename, evalue, traceback
 
 
@@ -111,7 +111,7 @@ class Notebook:
         client.execute_cell(cell, self.nb.cells.index(cell))
         for error in (output for output in cell.outputs if output.output_type == "error"):
             traceback = COLOURS.sub("", "\n".join(error.traceback))
-            raise CellError(number, error.ename, error.evalue, traceback)
+            raise CellError(number, error.ename, error.evalue, traceback, self.text(number))
         return self.text(number)
 
     def kill_during(

@@ -111,6 +111,11 @@ def is_ahead_of_its_save(machine: Machine) -> bool:
     return path.read_bytes().count(b"\n") > int(newest.name[:10])
 
 
+def wait_for_its_end(machine: Machine) -> None:
+    """Wait until a run whose kernel has gone has saved and ended."""
+    machine.run("sh", "-c", "while pgrep -f '[g]radlab run' > /dev/null; do sleep 0.2; done")
+
+
 def once(when: Callable[[str], object], do: Callable[[], object]) -> Callable[[str], None]:
     """Give a watcher of a cell's text that does something the first time that it says so."""
     done: list[object] = []
@@ -120,13 +125,6 @@ def once(when: Callable[[str], object], do: Callable[[], object]) -> Callable[[s
             done.append(do())
 
     return watch
-
-
-def killed_and_run_again(book: Notebook, when: Callable[[str], object], **how: bool) -> str:
-    """Kill the notebook's kernel while the workflow runs, then run all cells from the top."""
-    book.run(stop=RUN)
-    book.kill_during(RUN, when, **how)
-    return book.run()
 
 
 # A workflow that needs no torch, and one that needs a secret.
@@ -231,6 +229,7 @@ def test_a_kernel_that_is_killed_in_the_run_costs_the_steps_since_the_last_save(
     book.run(stop=RUN)
     book.kill_during(RUN, training, children=children)
     lost = children and is_ahead_of_its_save(machine)
+    wait_for_its_end(machine)
     text = book.run()
     assert re.search(r"carrying on at step [1-9]", text)
     # The kernel alone: the run notices and saves. All of it: the steps since are counted.
