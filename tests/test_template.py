@@ -44,7 +44,9 @@ FILES = {
 
 
 def files(project: Path) -> set[str]:
-    return {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
+    """List what was generated, without what other tests' commands have left beside it."""
+    found = {path.relative_to(project) for path in project.rglob("*") if path.is_file()}
+    return {str(path) for path in found if not JUNK & {*path.parts}}
 
 
 def run(project: Path, *command: str) -> str:

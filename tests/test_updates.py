@@ -86,7 +86,8 @@ def gradlab(project: Path, *arguments: str, folder: Path | None = None) -> str:
 def as_of_0_1(project: Path) -> None:
     """Give the template of a project the layout of version 0.1: the kit was part of the project."""
     shutil.rmtree(project / "vendor")
-    shutil.copytree(KIT / "gradlab", project / "src/gradlab", ignore=UNWANTED)
+    # Of a checkout that was of 0.1 itself, folders without files may be left.
+    shutil.copytree(KIT / "gradlab", project / "src/gradlab", ignore=UNWANTED, dirs_exist_ok=True)
     (project / "requirements.txt").write_text(REQUIREMENTS_OF_0_1)
     edit(project / ".dockerignore", "!vendor\n", "")
     edit(project / "Dockerfile", "COPY vendor vendor\n", "")
