@@ -35,7 +35,6 @@ class Faults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._file = folder / FAULTS
         self._version: tuple[int, int] | None = None
         self._current: dict[str, Any] = {}
         self._writes = 0
@@ -45,11 +44,11 @@ class Faults:
         """Give the faults of this moment; a new set starts all counts anew."""
         with self._busy:
             try:
-                state = os.stat(self._file)
+                state = (self.folder / FAULTS).stat()
             except FileNotFoundError:
                 return {}
             if self._version != (version := (state.st_mtime_ns, state.st_ino)):
-                self._current = json.loads(self._file.read_text())
+                self._current = json.loads((self.folder / FAULTS).read_text())
                 self._version, self._writes = version, 0
             return self._current
 

@@ -38,10 +38,9 @@ class Store:
     def remote(self, path: str) -> Path:
         return self.cloud / path.lstrip("/")
 
-    def real(self, path: str) -> str:
+    def real(self, path: str) -> Path:
         """Give the place of what the mount shows: the cache's file before Google's."""
-        local = f"{self.cache}{path}"  # not by Path: each operation asks for this
-        return local if os.path.isfile(local) else f"{self.cloud}{path}"
+        return self.local(path) if self.local(path).is_file() else self.remote(path)
 
     def copies(self, path: str) -> list[Path]:
         """List all places of a file or folder; Google's where there is none."""
