@@ -101,9 +101,10 @@ def by_message(python: str, home: Path) -> str:
     (root / "requirements").mkdir(parents=True, exist_ok=True)
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
     shutil.copy(REQUIREMENTS, root / "requirements")
-    Desk(root, home).workflow()
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(KIT)}
-    text = Desk(root, home, env).fails(2, "setup")
+    desk = Desk(root, home, env)
+    desk.workflow()
+    text = desk.fails(2, "setup")
     (command,) = [line for line in text.splitlines() if line.startswith("  ")]
     return command.strip()
 
