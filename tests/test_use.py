@@ -154,7 +154,7 @@ def test_a_folder_that_is_there_is_not_touched(tmp_path: Path) -> None:
 def test_generated_over_a_project_what_the_user_added_stays(tmp_path: Path) -> None:
     generate(tmp_path, str(TEMPLATE), "--no-input", "license=MIT")
     project = tmp_path / "my_model"
-    added = {"LICENSE.data", "storage/.my_cache/x", ".venv/__pycache__/x", "src/my_model/more.py"}
+    added = {"LICENSE.data", "storage/.my_cache/x", ".venv/bin/x", "src/my_model/more.py"}
     for name in added:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("mine")

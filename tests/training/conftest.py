@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..lab import Lab
+from ..lab import PER_EPOCH, Lab
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,8 @@ def cut_off(project: Path) -> Iterator[Lab]:
         lab = Lab(project, Path(folder))
         # Each session saves at its first step, however slow the disk is.
         lab.train("--save-seconds", "0", "--max-minutes", "0")
-        lab.train_until(lambda: lab.recorded() > 10, "--save-seconds", "0")
+        best = lab.folder() / "best.safetensors"
+        lab.train_until(lambda: best.exists() and lab.recorded() > PER_EPOCH, "--save-seconds", "0")
         assert len(lab.saves()) >= 2
         yield lab
 

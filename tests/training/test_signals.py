@@ -203,7 +203,7 @@ def test_a_signal_while_evaluating_saves_and_the_evaluation_is_done_later(
 def test_workers_die_with_a_parent_that_is_killed(slowed: Slowed, started: Processes) -> None:
     process = slowed.start(slowed.package, "train", *SMALL, "--epochs", "999")
     started.append(process)
-    until(slowed.recorded, process)
+    until(lambda: slowed.recorded() > 2, process)  # each of the two workers has given a batch
     family = descendants(process.pid)
     for pid in family:
         os.kill(pid, signal.SIGSTOP)  # as one that waits for slow storage notices nothing
