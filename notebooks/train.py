@@ -305,6 +305,7 @@ importlib.invalidate_caches()
 if site.ENABLE_USER_SITE and os.path.isdir(site.getusersitepackages()):
     site.addsitedir(site.getusersitepackages())
 sys.path[:] = [str(code / "src"), *(path for path in sys.path if path != str(code / "src"))]
+from gradlab import notebook
 
 # %% [markdown] about-check
 # ## 4. Check the machine
@@ -315,11 +316,8 @@ sys.path[:] = [str(code / "src"), *(path for path in sys.path if path != str(cod
 #@title 4. Check the machine { display-mode: "form" }
 gpu_required = False  #@param {type:"boolean"}
 
-if "show" not in globals():
+if "notebook" not in globals():
     raise RuntimeError("Run the cells above first, from the top.")
-
-from gradlab import notebook
-
 notebook.run("doctor", *["--gpu"] * gpu_required)
 
 # %% [markdown] about-run

@@ -70,6 +70,7 @@ class Notebook:
         self._command = command
         self._connection = connection
         self._client: _Client | None = None
+        self._skipped: set[int] = set()
 
     @property
     def cells(self) -> list[NotebookNode]:
@@ -94,10 +95,16 @@ class Notebook:
         (number,) = (i for i, t in enumerate(titles) if t and which in t[1])
         return number
 
+    def skip(self, *cells: int | str) -> Notebook:
+        """Let `run` pass over some cells."""
+        self._skipped |= {self.cell(which) for which in cells}
+        return self
+
     def run(self, stop: int | str | None = None) -> str:
         """Run all code cells, or those before one, and give all that they printed."""
         end = len(self.cells) if stop is None else self.cell(stop)
-        return "".join(self.run_cell(number) for number in range(end))
+        numbers = [number for number in range(end) if number not in self._skipped]
+        return "".join(self.run_cell(number) for number in numbers)
 
     def run_cell(self, which: int | str, watch: Callable[[str], object] | None = None) -> str:
         """Run a cell and give what it printed; `watch` gets that so far, with every message.
