@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from gradlab import source
-from gradlab.errors import GradlabError
+from gradlab.base.errors import GradlabError
 
 from ..kit import KIT, paths
 from ..lab import Lab

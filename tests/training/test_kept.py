@@ -21,9 +21,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradlab import checkpoint, mirror, weightfile
+from gradlab.base.errors import GradlabError
+from gradlab.base.files import is_whole
 from gradlab.compare import compare_command
-from gradlab.errors import GradlabError
-from gradlab.files import is_whole
 from gradlab.record import Record
 
 from .. import warm

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gradlab import keyed
-from gradlab.errors import GradlabError
+from gradlab.base.errors import GradlabError
 
 
 class Noise(Dataset[Any]):

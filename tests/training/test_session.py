@@ -10,7 +10,7 @@ from typing import TypeVar, get_type_hints
 import pytest
 
 from gradlab import devices, session
-from gradlab.errors import GradlabError
+from gradlab.base.errors import GradlabError
 
 from ..lab import Lab
 

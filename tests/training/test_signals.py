@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.signals import MOMENT
+from gradlab.base.signals import MOMENT
 
 from ..lab import SMALL, Lab, descendants
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from gradlab.errors import GradlabError
+from gradlab.base.errors import GradlabError
 from gradlab.weights import load_weights, prove, weights
 
 from ..lab import Lab

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from gradlab.errors import GradlabError
+from gradlab.base.errors import GradlabError
 from gradlab.workflow.check import RULES, check, load
 from gradlab.workflow.spec import SpecError, find, parse, read
 

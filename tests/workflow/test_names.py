@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.errors import GradlabError
+from gradlab.base.errors import GradlabError
 from gradlab.workflow import models
 from gradlab.workflow.check import check, load
 from gradlab.workflow.datasets import Reference

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from gradlab import live
-from gradlab.workflow import process
-from gradlab.workflow.stop import GRACE, Stop
+from gradlab.base import processes as process
+from gradlab.base.stop import GRACE, Stop
 
 from ..lab import descendants
 from ..services.processes import ENDING, fresh_signals, until

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab import files
+from gradlab.base import files
 
 from .conftest import Project, wait_for
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from . import session, streams
+from . import session
+from .base import streams
 from .command import Command
 from .command import main as run
 from .origin import origin

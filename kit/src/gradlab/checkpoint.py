@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from . import session
-from .errors import GradlabError, note, only_observing
-from .files import (
+from .base.errors import GradlabError, note, only_observing
+from .base.files import (
     SHORT,
     candidates,
     file_name,

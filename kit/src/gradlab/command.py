@@ -14,8 +14,9 @@ from typing import Any
 
 import tyro
 
-from . import origin, session, streams
-from .errors import GradlabError, note
+from . import origin, session
+from .base import streams
+from .base.errors import GradlabError, note
 
 Command = Callable[..., int]
 Settings = dict[str, Any]

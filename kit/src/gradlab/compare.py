@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import tyro
 
 from . import weightfile
+from .base.errors import GradlabError, only_observing
+from .base.files import digest, exists, prepare, read_bytes, write_result
 from .command import flat
 from .curves import compare_curves
-from .errors import GradlabError, only_observing
-from .files import digest, exists, prepare, read_bytes, write_result
 from .record import METRICS, Values, read_checked
 
 SCORE = "val_accuracy"

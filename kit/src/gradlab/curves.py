@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import write_durably
+from .base.files import write_durably
 from .record import read
 
 if TYPE_CHECKING:

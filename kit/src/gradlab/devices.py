@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from .errors import GradlabError, note
+from .base.errors import GradlabError, note
 from .session import Device, Precision, cpus
 
 Value = TypeVar("Value")

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .appender import Appender
-from .errors import note, reason
-from .files import names, read_bytes, remove, retry
+from .base.appender import Appender
+from .base.errors import note, reason
+from .base.files import names, read_bytes, remove, retry
 
 NAME = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
 Values = dict[str, float]

@@ -137,7 +137,7 @@ def _report(before: Versions, kept: Versions, project: str) -> int:
 
 
 if __name__ == "__main__":
-    from .streams import guarded, prepare
+    from .base.streams import guarded, prepare
 
     prepare()
     sys.exit(guarded("gradlab.install", lambda: main(sys.argv[1:])))

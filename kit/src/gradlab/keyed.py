@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from .errors import GradlabError
+from .base.errors import GradlabError
 
 Place = tuple[int, int]  # (epoch, index)
 CPU = torch.device("cpu")

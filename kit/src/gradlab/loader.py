@@ -23,8 +23,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from . import session, signals
-from .errors import GradlabError
+from . import session
+from .base import signals
+from .base.errors import GradlabError
 from .keyed import Place
 
 if sys.platform == "linux":

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import session
-from .errors import GradlabError, note, reason
-from .files import (
+from .base.errors import GradlabError, note, reason
+from .base.files import (
     candidates,
     exists,
     file_name,

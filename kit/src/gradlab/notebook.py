@@ -21,8 +21,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from . import git, session
-from .errors import GradlabError, note
+from . import session
+from .base import git
+from .base.errors import GradlabError, note
 
 WATCH_SECONDS = 5.0
 REMOUNTS = 5

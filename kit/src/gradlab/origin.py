@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 from . import __version__
-from .errors import GradlabError
+from .base.errors import GradlabError
 
 TEMPLATE = "cookiecutter-gradient-colab"
 VENDOR = "vendor"  # the folder of a project in which its kit lies, as a wheel

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .appender import Appender
-from .errors import GradlabError, note, only_observing
+from .base.appender import Appender
+from .base.errors import GradlabError, note, only_observing
+from .base.files import SHORT, exists, read_bytes, retry, write_durably
 from .events import Events
-from .files import SHORT, exists, read_bytes, retry, write_durably
 
 Values = dict[str, float]
 State = dict[str, Any]

@@ -21,11 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from . import examples, session, source
-from .checkpoint import Store
-from .command import flat
-from .curves import Curves
-from .errors import GradlabError, note, only_observing
-from .files import (
+from .base.errors import GradlabError, note, only_observing
+from .base.files import (
     SHORT,
     candidates,
     digest,
@@ -38,6 +35,9 @@ from .files import (
     sweep,
     write_durably,
 )
+from .checkpoint import Store
+from .command import flat
+from .curves import Curves
 from .mirror import EVENTS, SAVES, Mirror
 from .record import Record
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import files
-from .errors import GradlabError
+from .base import files
+from .base.errors import GradlabError
 
 KIT = Path(__file__).parent  # wherever it is installed
 DECIDING = ("gradlab/keyed.py", "gradlab/devices.py")  # of the kit, what alters a result

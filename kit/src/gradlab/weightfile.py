@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import GradlabError, note
-from .files import read_bytes
+from .base.errors import GradlabError, note
+from .base.files import read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

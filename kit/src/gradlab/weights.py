@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from . import session
-from .errors import GradlabError
+from .base.errors import GradlabError
 
 Weights = dict[str, Tensor]
 PLAIN = ":plain"

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from gradlab import command, signals
+from gradlab import command
+from gradlab.base import signals
 
 from .config import EvaluateConfig, ExportConfig, TrainConfig
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gradlab.errors import GradlabError
+from gradlab.base.errors import GradlabError
 from gradlab.session import Device, Precision
 
 # Marks a setting that can't alter the result: it may change when a run is continued.

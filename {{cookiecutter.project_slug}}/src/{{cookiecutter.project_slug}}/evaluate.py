@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
 from gradlab import devices, keyed, runs, weightfile
+from gradlab.base.errors import only_observing
+from gradlab.base.files import prepare, write_result
 from gradlab.curves import confusion_matrix
-from gradlab.errors import only_observing
-from gradlab.files import prepare, write_result
 from gradlab.loader import Loader
 from gradlab.weights import load_weights
 

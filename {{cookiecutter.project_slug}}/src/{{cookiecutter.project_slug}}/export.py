@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import runs
-from gradlab.errors import GradlabError
-from gradlab.files import prepare
+from gradlab.base.errors import GradlabError
+from gradlab.base.files import prepare
 
 from .config import ExportConfig
 from .data import datasets

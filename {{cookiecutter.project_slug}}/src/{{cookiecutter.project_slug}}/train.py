@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gradlab import devices, examples, keyed, runs, session, signals, source, weightfile
-from gradlab.errors import GradlabError, note
+from gradlab import devices, examples, keyed, runs, session, source, weightfile
+from gradlab.base import signals
+from gradlab.base.errors import GradlabError, note
 from gradlab.loader import Loader, LoaderError
 from gradlab.progress import Progress
 from gradlab.weights import Weights, load_weights, prove, weights

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import GradlabError
+from ..base.errors import GradlabError
 
 REQUIREMENTS = Path("requirements", "gradient.txt")
 # As pip writes the first lines of a program, also where the path is long or holds a space.

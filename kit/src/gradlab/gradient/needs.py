@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import GradlabError
+from ..base.errors import GradlabError
 from ..workflow import check
 from ..workflow.credentials import names_in
 from ..workflow.datasets import Reference

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .. import git
-from ..errors import GradlabError
+from ..base import git
+from ..base.errors import GradlabError
 
 TIMEOUT = 60.0  # seconds for the remote to answer
 _SCP = re.compile(r"(?:[^@/:]+@)?(?P<host>[^/:]+):(?P<path>(?!//).+)")

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import GradlabError
-from ..terminal import printable
+from ..base.errors import GradlabError
+from ..base.terminal import printable
 from . import cli
 
 AGENT = Path(__file__).with_name("agent.py")

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from .. import session
-from ..errors import GradlabError
-from ..terminal import printable
+from ..base.errors import GradlabError
+from ..base.terminal import printable
 from .needs import Needs, read
 from .service import Failure, connect
 from .steps import Outcome, Steps

@@ -16,7 +16,7 @@ import tyro
 import yaml
 
 from .. import session
-from ..errors import GradlabError, note
+from ..base.errors import GradlabError, note
 from ..workflow import check
 from ..workflow import spec as specs
 from . import push

@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import GradlabError
-from ..terminal import printable
-from . import engines, models, process, tree
+from ..base import processes as process
+from ..base.errors import GradlabError
+from ..base.stop import Stop
+from ..base.terminal import printable
+from . import engines, models, tree
 from .engines import Engine, Task
 from .report import JobLog
 from .repository import Login, Repository, clone
 from .spec import Job
-from .stop import Stop
 
 EVENT = re.compile(r"(?:\$\{\{\s*)?context\.event\.github\.(url|ref)(?:\s*\}\})?")
 

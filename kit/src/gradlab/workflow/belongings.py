@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import files
-from ..errors import note
+from ..base import files
+from ..base.errors import note
 from ..source import digest
 from . import tree
 

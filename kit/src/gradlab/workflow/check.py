@@ -12,11 +12,11 @@ from pathlib import Path
 import tyro
 
 from .. import session
-from ..errors import GradlabError
+from ..base.errors import GradlabError
+from ..base.names import WORKFLOW
 from . import exposed, origins, rules, shell, structure, texts
 from .document import START, Document, Problem, SpecError
 from .findings import RULES, Finding, Format, finding, render
-from .names import WORKFLOW
 from .reader import read
 from .spec import FOLDER, Spec, parse, workflow_files
 

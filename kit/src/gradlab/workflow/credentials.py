@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from ..errors import GradlabError
+from ..base.errors import GradlabError
 
 REFERENCE = re.compile(r"secret:([\w.-]+)", re.ASCII)
 SHORTEST = 4  # characters that identify something

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import session
-from ..errors import GradlabError, note
-from ..files import names, retry, sync_folder
+from ..base.errors import GradlabError, note
+from ..base.files import names, retry, sync_folder
+from ..base.names import DATASET
 from . import sealed, sealing, tree
-from .names import DATASET
 from .tree import Tree
 
 VERSION = re.compile(r"v([1-9]\d*)-[a-z0-9]{6}", re.ASCII)

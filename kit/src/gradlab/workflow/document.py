@@ -12,8 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ..errors import GradlabError
-from ..terminal import printable
+from ..base.errors import GradlabError
+from ..base.terminal import printable
 
 LONGEST_LINE = 400
 

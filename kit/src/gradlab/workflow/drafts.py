@@ -22,8 +22,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import files, session
-from ..errors import GradlabError, note
+from .. import session
+from ..base import files
+from ..base.errors import GradlabError, note
 from . import belongings, tree
 from .belongings import Draft, Key
 from .tree import File, Tree

@@ -35,8 +35,9 @@ from pathlib import Path
 from typing import Protocol
 
 from .. import session
-from ..errors import GradlabError
-from . import mapping, own_root, process
+from ..base import processes as process
+from ..base.errors import GradlabError
+from . import mapping, own_root
 from .own_root import OWN, ROOT
 
 PLACES = ("inputs", "outputs")

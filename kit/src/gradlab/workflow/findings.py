@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..terminal import printable
+from ..base.terminal import printable
 from .document import Problem
 
 Severity = Literal["error", "warning"]

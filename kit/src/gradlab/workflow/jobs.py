@@ -17,8 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import GradlabError
-from . import actions, belongings, credentials, models, outputs, process, tree
+from ..base import processes as process
+from ..base.errors import GradlabError
+from ..base.stop import Stop
+from . import actions, belongings, credentials, models, outputs, tree
 from .datasets import NoVersion, Store
 from .drafts import Mirror
 from .engines import Engine, passed_on
@@ -28,7 +30,6 @@ from .outputs import Inspection, Place
 from .report import Console, JobLog
 from .repository import Repository
 from .spec import Job, Port, Spec
-from .stop import Stop
 
 MIRROR_MINUTES = 5.0
 # How long to wait for a storage that is gone: the notebook mounts Google Drive again.

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import files
-from ..errors import note
+from ..base import files
+from ..base.errors import note
 from . import sealed, tree
 
 KEPT = 2

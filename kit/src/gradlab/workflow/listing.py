@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .. import session
-from ..errors import GradlabError
+from ..base.errors import GradlabError
 from . import models, tree
 from .datasets import DamagedVersion, Store, Version, open_store, usable
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from ..terminal import SEQUENCE
+from ..base.terminal import SEQUENCE
 from .credentials import SECRET_VARIABLE, SHORTEST, logins
 
 MASK = "***"

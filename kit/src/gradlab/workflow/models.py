@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import GradlabError
-from ..files import names, retry
+from ..base.errors import GradlabError
+from ..base.files import names, retry
+from ..base.names import MODEL
 from . import sealed, tree
-from .names import MODEL
 
 METRICS = ("evaluation.json", "metrics.json")
 LARGEST = 1 << 20  # bytes: metrics are a short text

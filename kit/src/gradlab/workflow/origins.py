@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .. import git
+from ..base import git
 from .document import Document, Problem
 from .shell import all_texts
 from .spec import FOLDER, Port, Spec

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import session
-from ..errors import GradlabError
-from ..files import names, retry
+from ..base.errors import GradlabError
+from ..base.files import names, retry
 from . import credentials, sealing, tree
 from .belongings import Draft
 from .datasets import Store

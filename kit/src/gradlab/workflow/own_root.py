@@ -24,7 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import session
-from . import job_python, process, tree
+from ..base import processes as process
+from . import job_python, tree
 
 OWN = ".gradlab"
 ROOT = "root"

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
 from .. import session
-from ..errors import GradlabError, note
-from . import actions, credentials, names
+from ..base import names
+from ..base.errors import GradlabError, note
+from ..base.stop import Stop
+from . import actions, credentials
 from .credentials import shown
 from .datasets import NoVersion, Reference, Store, Version
 from .engines import choose
@@ -22,7 +24,6 @@ from .outputs import Place
 from .report import Console, listed, table
 from .repository import Repository
 from .spec import Job, Port, Spec
-from .stop import Stop
 
 
 def select(spec: Spec, name: str | None) -> list[Job]:

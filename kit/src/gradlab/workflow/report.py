@@ -21,8 +21,8 @@ from io import FileIO
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import note
-from ..terminal import printable, tame
+from ..base.errors import note
+from ..base.terminal import printable, tame
 from .masking import Mask
 
 LONGEST_LINE = 1 << 16

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import git
-from ..errors import GradlabError
+from ..base import git
+from ..base.errors import GradlabError
 from . import tree
 from .tree import Tree
 

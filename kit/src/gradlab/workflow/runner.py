@@ -28,8 +28,11 @@ from typing import IO, Annotated, Literal
 import tyro
 
 from .. import session
-from ..errors import GradlabError
-from . import check, plan, process
+from ..base import processes as process
+from ..base.errors import GradlabError
+from ..base.stop import Stop, Stopped
+from ..base.supervisor import GRACE
+from . import check, plan
 from . import spec as specs
 from .credentials import shown
 from .datasets import usable
@@ -39,8 +42,6 @@ from .masking import Mask
 from .outputs import Place
 from .report import Console, duration, table
 from .spec import Job
-from .stop import Stop, Stopped
-from .supervisor import GRACE
 
 EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
 

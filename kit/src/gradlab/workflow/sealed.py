@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..files import retry
+from ..base.files import retry
 
 CHECKSUM = "checksum"
 END = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..errors import GradlabError
+from ..base.errors import GradlabError
 from .document import Document, Mark, Problem, SpecError
 from .reader import read
 

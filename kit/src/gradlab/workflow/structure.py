@@ -16,7 +16,8 @@ from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from . import habits, names
+from ..base import names
+from . import habits
 from .document import Document, Problem, kind
 
 if TYPE_CHECKING:

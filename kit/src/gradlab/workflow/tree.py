@@ -20,9 +20,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import GradlabError
-from ..files import names, retry
-from ..terminal import printable
+from ..base.errors import GradlabError
+from ..base.files import names, retry
+from ..base.terminal import printable
 
 CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..errors import GradlabError
+from .errors import GradlabError
 
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 _LINE = r"(?!\.\.?$)[^/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,100}"
