@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.base.files import is_whole
+from gradlab.store.copies import is_whole
 
 from ..lab import PER_EPOCH, SMALL, STEPS, Lab
 

@@ -22,9 +22,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gradlab import checkpoint, mirror, weightfile
 from gradlab.base.errors import GradlabError
-from gradlab.base.files import is_whole
 from gradlab.compare import compare_command
 from gradlab.record import Record
+from gradlab.store.copies import is_whole
 
 from .. import warm
 from ..conftest import generate

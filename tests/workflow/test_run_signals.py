@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gradlab import live
-from gradlab.base import processes as process
+from gradlab.base import processes
 from gradlab.base.stop import GRACE, Stop
 
 from ..lab import descendants
@@ -159,11 +159,11 @@ def supervise(
     text: str, folder: Path, take: Callable[[bytes], object], stop: Stop | None = None
 ) -> int:
     """Run a script as a job's, in a folder, and give its status."""
-    env = {**os.environ, process.MARK: str(folder)}
+    env = {**os.environ, processes.MARK: str(folder)}
     path = folder / "job.sh"
     path.write_text(text)
-    command = process.supervised(["bash", str(path)])
-    return process.run(command, env, folder, lambda data: take(data) and None, stop or Stop())
+    command = processes.supervised(["bash", str(path)])
+    return processes.run(command, env, folder, lambda data: take(data) and None, stop or Stop())
 
 
 @pytest.fixture(autouse=True)

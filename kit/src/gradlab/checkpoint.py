@@ -27,18 +27,9 @@ import torch
 
 from . import session
 from .base.errors import GradlabError, note, only_observing
-from .base.files import (
-    SHORT,
-    candidates,
-    file_name,
-    is_whole,
-    read_bytes,
-    remove,
-    retry,
-    step_of,
-    sweep,
-    write_durably,
-)
+from .base.files import read_bytes, remove, sweep, write_durably
+from .base.retries import SHORT, retry
+from .store.copies import candidates, file_name, is_whole, step_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 SHARE = 0.02  # of a run's time that saving may take

@@ -18,6 +18,7 @@ import tyro
 from . import weightfile
 from .base.errors import GradlabError, only_observing
 from .base.files import digest, exists, prepare, read_bytes, write_result
+from .base.tables import columns
 from .command import flat
 from .curves import compare_curves
 from .record import METRICS, Values, read_checked
@@ -62,9 +63,7 @@ def compare_command(
             f"The runs can't be compared: {error}.\nGive the same command again when that works.",
             exit_code=1,
         ) from error
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)))
+    print("\n".join(columns(rows)))
     print(f"The best is {measured[0].name}; its model is {output / BEST}")
     return 0
 

@@ -16,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import session
+from .base.tables import columns
+from .base.units import clock
 from .origin import origin
-from .progress import clock
 
 PACKAGES = ("torch", "numpy", "tensorboard", "matplotlib", "scikit-learn", "safetensors")
 GIB = 2**30
@@ -49,13 +50,13 @@ def doctor_command(gpu: bool = False) -> int:
     Args:
         gpu: Fail where no GPU can be used.
     """
-    facts = list(_facts(gpu))
-    width = max(len(fact.name) for fact in facts)
+    facts, rows = list(_facts(gpu)), []
     for fact in facts:
         mark = " " if not fact.advice else "x" if fact.fatal else "!"
-        print(f"{mark} {fact.name:<{width}}  {fact.value}")
+        rows.append((f"{mark} {fact.name}", fact.value))
         if fact.advice:
-            print(f"  {'':<{width}}  -> {fact.advice}")
+            rows.append(("", f"-> {fact.advice}"))
+    print("\n".join(columns(rows)))
     return int(any(fact.fatal for fact in facts))
 
 

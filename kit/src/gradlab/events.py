@@ -19,9 +19,10 @@ from typing import Any
 
 from .base.appender import Appender
 from .base.errors import note, reason
-from .base.files import names, read_bytes, remove, retry
+from .base.files import names, read_bytes, remove
+from .base.retries import retry
 
-NAME = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
+EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
 Values = dict[str, float]
 # Name, size and CRC-32 of each file, in order.
 Files = list[tuple[str, int, int]]
@@ -37,7 +38,7 @@ class Events:
         self._step = step
         self._file: Appender | None = None  # made with the first event
         self._failed = False
-        self._found = [name for name in names(folder) if NAME.fullmatch(name)]
+        self._found = [name for name in names(folder) if EVENT_FILE.fullmatch(name)]
         known = self._found + [name for name, _, _ in self._files]
         # Counted, not timed: the next machine's clock may be behind.
         self._number = 1 + max(map(_number, known), default=0)
@@ -133,7 +134,7 @@ class Events:
 
 
 def _number(name: str) -> int:
-    match = NAME.fullmatch(name)
+    match = EVENT_FILE.fullmatch(name)
     return int(match[1]) if match else 0
 
 

@@ -19,19 +19,9 @@ from pathlib import Path
 
 from . import session
 from .base.errors import GradlabError, note, reason
-from .base.files import (
-    candidates,
-    exists,
-    file_name,
-    is_whole,
-    names,
-    outdated,
-    read_bytes,
-    remove,
-    step_of,
-    write_durably,
-)
+from .base.files import exists, names, read_bytes, remove, write_durably
 from .record import CHECKSUM, METRICS
+from .store.copies import candidates, file_name, is_whole, outdated, step_of
 
 SAVES = "saves"
 HELD = ".held"  # of the folder of saves: what is being copied
@@ -226,9 +216,6 @@ def _link(source: Path, target: Path) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     """Write a file under its final name, since renames may fail there, and read it back."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(path, data, renamed=False)
     if path.read_bytes() != data:
         raise OSError(errno.EIO, f"{path} reads back otherwise than it was written")

@@ -13,6 +13,8 @@ from contextlib import suppress
 
 from tqdm import tqdm
 
+from .base.units import clock
+
 
 class Progress:
     """The progress of a run from the step it resumes at to its last."""
@@ -61,9 +63,3 @@ class Progress:
         with suppress(OSError, ValueError):
             if self._bar is not None:
                 self._bar.close()
-
-
-def clock(seconds: float) -> str:
-    """Write a time span as h:mm:ss."""
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

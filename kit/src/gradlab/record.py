@@ -17,7 +17,8 @@ from typing import Any
 
 from .base.appender import Appender
 from .base.errors import GradlabError, note, only_observing
-from .base.files import SHORT, exists, read_bytes, retry, write_durably
+from .base.files import exists, read_bytes, write_durably
+from .base.retries import SHORT, retry
 from .events import Events
 
 Values = dict[str, float]

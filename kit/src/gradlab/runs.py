@@ -8,13 +8,10 @@ trains it. Starting over moves the earlier run aside.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,26 +19,18 @@ from typing import Any
 
 from . import examples, session, source
 from .base.errors import GradlabError, note, only_observing
-from .base.files import (
-    SHORT,
-    candidates,
-    digest,
-    exists,
-    prepare,
-    read_bytes,
-    read_text,
-    retry,
-    step_of,
-    sweep,
-    write_durably,
-)
+from .base.files import digest, exists, prepare, read_bytes, read_text, sweep, write_durably
+from .base.locks import Held, Lock
+from .base.retries import SHORT, retry
+from .base.tables import row
 from .checkpoint import Store
 from .command import flat
 from .curves import Curves
 from .mirror import EVENTS, SAVES, Mirror
 from .record import Record
+from .store.copies import candidates, step_of
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What file systems say that have no locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 GENERATION = "generation"
@@ -51,7 +40,7 @@ State = dict[str, Any]
 
 def places(project: str, name: str) -> tuple[Path, Path]:
     """Give the folder in which a run is written and the one that keeps it, often the same."""
-    if not NAME.fullmatch(name):
+    if not RUN_NAME.fullmatch(name):
         raise GradlabError(
             f"--name {name!r} can't name a folder on every service: use letters, digits, "
             "dots, dashes and underscores, such as 'wide-net-2'."
@@ -120,9 +109,8 @@ class Run:
         names = [name for name in old | new if old.get(name) != new.get(name)]
         if names:
             rows = [(name, old.get(name, "-"), new.get(name, "-")) for name in names]
-            width = max(len(name) for name in [*names, "setting"]) + 2
-            lines = [f"    {n:<{width}}{a!s:<15} {b}" for n, a, b in [TITLES, *rows]]
-            table = "\n".join(lines)
+            widths = (max(len(name) for name in [*names, "setting"]), 14, 0)
+            table = "\n".join(f"    {row(each, widths)}" for each in [TITLES, *rows])
             raise GradlabError(
                 f"The run in {self.kept} was begun with other settings:\n{table}\n"
                 f"Give them as then, or {session.ways_to_start_over()}."
@@ -326,41 +314,22 @@ def _note_generation(folder: Path, number: int) -> None:
     if not exists(folder / GENERATION) or read_bytes(folder / GENERATION) != text:
         folder.mkdir(parents=True, exist_ok=True)
         # Not renamed: slow storage may do that later, or not.
-        retry(lambda: (folder / GENERATION).write_bytes(text))
+        retry(lambda: write_durably(folder / GENERATION, text, renamed=False))
 
 
 def _lock(path: Path, name: str) -> None:
     """Lock a run for this process until it ends, however it ends."""
-    holder = ""
-    handle = retry(lambda: os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
     try:
-        # Not flock: loader workers would inherit it and hold it after their parent's death.
-        retry(lambda: _try_lock(handle), at=path)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
-            return
-        if error.errno != errno.EACCES:
-            raise
-        with suppress(OSError):
-            holder = os.read(handle, 500).decode("utf-8", "replace")
+        Lock(path).take()
+    except Held as holder:
         raise GradlabError(
-            f"The run '{name}' is being trained by {holder or 'another process'}.\n"
+            f"The run '{name}' is being trained by {str(holder) or 'another process'}.\n"
             "Wait for it or stop it, or start another run with --name."
         ) from None
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    text = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-    with suppress(OSError):  # only for the message above
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, text.encode(), 0)
-
-
-def _try_lock(handle: int) -> None:
-    """Take the lock; EACCES where another process has it, by whichever number that is told."""
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
 
 
 def _move_aside(folder: Path) -> None:

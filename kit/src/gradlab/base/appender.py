@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from .errors import note, only_observing
-from .files import SHORT, retry
+from .retries import SHORT, retry
 
 
 class Appender:

@@ -1,8 +1,8 @@
-"""Files that survive: written whole or not at all, named by what they hold.
+"""Files that survive: written whole or not at all, and read as long as they can be.
 
 Promises: after a kill, a crash or a full disk at any moment a file has its old or its new
-content, and a file named by its content proves by itself that it is whole. What can't be read is
-neither absent nor damaged: that is an OSError which names the file, after some tries.
+content. What can't be read is neither absent nor damaged: that is an OSError which names the
+file, after some tries.
 """
 
 from __future__ import annotations
@@ -10,23 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
-import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from .errors import GradlabError, note
-
-Result = TypeVar("Result")
-# What network file systems such as Google Drive's fail with now and then, to work a moment later.
-PASSING = (errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESTALE)
-WAITS = (0.05, 0.5, 2, 4, 8)  # seconds between two tries
-SHORT = WAITS[:2]  # where work waits meanwhile that can go on without
-# After which a storage that uploads in the background is taken to have uploaded a file.
-UPLOADED = 3 * 3600.0  # seconds
-NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
+from .retries import SHORT, retry
 
 
 def digest(data: bytes | memoryview) -> str:
@@ -34,53 +22,22 @@ def digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def file_name(step: int, data: bytes | memoryview, suffix: str) -> str:
-    """Name a file by its step and content."""
-    return f"{step:010d}-{digest(data)}.{suffix}"
-
-
-def is_whole(path: Path) -> bool:
-    """Tell whether a file has the content that its name promises; OSError if it can't be read."""
-    if not (match := NAME.fullmatch(path.name)):
-        return False
-    try:
-        return retry(lambda: _digest_of(path), at=path) == match[2]
-    except FileNotFoundError:
-        return False
-
-
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def step_of(path: Path) -> int:
-    """Read the step from a file's name."""
-    return int(path.name[:10])
-
-
-def candidates(folder: Path, suffix: str = "pt") -> list[Path]:
-    """List the files of a folder that are named as saves, the newest first, unverified.
-
-    Raises OSError where the folder can't be listed, but not if it isn't there.
-    """
-    found = (match for name in names(folder) if (match := NAME.fullmatch(name)))
-    return sorted((folder / m[0] for m in found if m[3] == suffix), reverse=True)
-
-
-def write_durably(path: Path, data: bytes | memoryview, synced: bool = True) -> None:
+def write_durably(
+    path: Path, data: bytes | memoryview, synced: bool = True, renamed: bool = True
+) -> None:
     """Write a file so that after a crash at any moment the old or the new content is there.
 
     Raises OSError, with the old content kept and nothing left beside it. Unless it is `synced`, it
-    costs less and survives a kill, but no crash of the machine.
+    costs less and survives a kill, but no crash of the machine. Unless it is `renamed`, it is
+    written under its final name, and a reader has to check that it is whole: for network file
+    systems, which don't promise that a rename is atomic.
     """
+    if not renamed:
+        _write(path, data, synced)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if synced:
-                os.fsync(file.fileno())
+        _write(temporary, data, synced)
         os.replace(temporary, path)
         if synced:
             sync_folder(path.parent)
@@ -88,6 +45,23 @@ def write_durably(path: Path, data: bytes | memoryview, synced: bool = True) -> 
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _write(path: Path, data: bytes | memoryview, synced: bool) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        if synced:
+            os.fsync(file.fileno())
+
+
+def write_in_place(path: Path, text: str) -> None:
+    """Write a small text under its final name, with its folder, as often as that fails for now.
+
+    Raises OSError. A reader has to check that it is whole.
+    """
+    retry(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+    retry(lambda: write_durably(path, text.encode(), renamed=False))
 
 
 def write_result(path: Path, data: bytes) -> None:
@@ -100,28 +74,6 @@ def write_result(path: Path, data: bytes) -> None:
             "Make room or permission there, then give the same command again.",
             exit_code=1,
         ) from error
-
-
-def retry(
-    work: Callable[[], Result], waits: Sequence[float] = WAITS, at: Path | None = None
-) -> Result:
-    """Do something again while the file system fails, a few times.
-
-    The error that is raised names `at` where the kernel named no file.
-    """
-    try:
-        for wait in waits:
-            try:
-                return work()
-            except OSError as error:
-                if error.errno not in PASSING:
-                    raise
-            time.sleep(wait)
-        return work()
-    except OSError as error:
-        if at and error.filename is None:
-            error.filename = str(at)
-        raise
 
 
 def read_text(path: Path) -> str:
@@ -182,29 +134,6 @@ def _remove(path: Path) -> None:
     if path.stat().st_nlink < 2:  # else somebody holds it who is about to read it
         os.truncate(path, 0)
     path.unlink()
-
-
-def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
-    """Say which copies can go, of files given from the newest to the oldest.
-
-    The newest may not be uploaded yet, and a removal may arrive before them. So older ones stay,
-    each up to four times as old as the one after it, back to one that is `UPLOADED` seconds old.
-    """
-    ages, age = dict[Path, float](), 0.0
-    for path in copies:
-        with suppress(FileNotFoundError):
-            # At least that of the one before, for clocks are set back.
-            age = max(age, time.time() - retry(path.stat).st_mtime)
-            ages[path] = age
-    left, place = list(ages), kept
-    while place < len(left):
-        after = ages[left[place - 1]]
-        before = ages[left[place + 1]] if place + 1 < len(left) else float("inf")
-        if after >= UPLOADED or before <= 4 * after:
-            del left[place]
-        else:
-            place += 1
-    return [path for path in ages if path not in left]
 
 
 def prepare(folder: Path) -> Path:

@@ -19,6 +19,11 @@ def environment(**more: str) -> dict[str, str]:
     return clean | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"} | more
 
 
+def command(folder: Path, *arguments: str) -> list[str]:
+    """Give the command line that runs git in a folder."""
+    return ["git", "-C", str(folder), *arguments]
+
+
 def call(
     folder: Path, *arguments: str, timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -27,7 +32,7 @@ def call(
     Raises FileNotFoundError where there is no git, and subprocess.TimeoutExpired.
     """
     return subprocess.run(
-        ["git", "-C", str(folder), *arguments],
+        command(folder, *arguments),
         env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,

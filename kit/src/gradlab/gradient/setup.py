@@ -16,7 +16,7 @@ import yaml
 
 from .. import session
 from ..base.errors import GradlabError
-from ..base.terminal import printable
+from ..base.tables import row
 from .needs import Needs, read
 from .service import Failure, connect
 from .steps import Outcome, Steps
@@ -137,8 +137,7 @@ class Report:
         print(f"  {place}: {error}" if place else f"  {error}")
 
     def _row(self, kind: str, name: str, state: str, rest: str) -> None:
-        row = f"{kind:<8}  {name:<{self.width}}  {state:<9}  {rest}".rstrip()
-        print(printable(row), flush=True)
+        print(row((kind, name, state, rest), (8, self.width, 9, 0)), flush=True)
 
 
 def _options(root: Path, notebook: str) -> tuple[Path, str]:

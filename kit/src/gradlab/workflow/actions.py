@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..base import processes as process
+from ..base import processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..base.terminal import printable
+from ..base.units import human
 from . import engines, models, tree
 from .engines import Engine, Task
 from .report import JobLog
@@ -68,9 +69,9 @@ class Context:
 
     def execute(self, command: Any, env: Mapping[str, str]) -> int:
         """Run a command of the action itself on this machine, its output logged."""
-        marked = {**env, process.MARK: self.env[process.MARK]}
-        command = process.supervised(command)
-        return process.run(command, marked, self.folder, self.log.write, self.stop)
+        marked = {**env, processes.MARK: self.env[processes.MARK]}
+        command = processes.supervised(command)
+        return processes.run(command, marked, self.folder, self.log.write, self.stop)
 
 
 def _within(outputs: Path, *parts: str) -> Path:
@@ -139,7 +140,7 @@ def _run(context: Context, **what: Any) -> int:
     with ExitStack() as stack, context.engine.launch(task) as launch:
         stack.enter_context(stop.waits_for_processes())
         folder = context.folder / "tmp"
-        return process.run(launch.command, launch.env, folder, take, stop, launch.tell)
+        return processes.run(launch.command, launch.env, folder, take, stop, launch.tell)
 
 
 def _git_checkout(context: Context) -> int:
@@ -179,7 +180,7 @@ def _copy_working_tree(context: Context) -> int:
             f"left out: the submodule {path}, which is empty here; to have it: "
             f"git submodule update --init {path}"
         )
-    count, size = len(content.tree.files), tree.human(content.tree.size)
+    count, size = len(content.tree.files), human(content.tree.size)
     with context.log.busy(f"copying {count} files, {size}"):
         tree.copy(content.tree, root, context.target)
     context.log.note(f"{count} files of the working tree {root}")

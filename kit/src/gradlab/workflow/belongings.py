@@ -26,7 +26,9 @@ from typing import Any
 
 from ..base import files
 from ..base.errors import note
+from ..base.retries import retry
 from ..source import digest
+from ..store import copies
 from . import tree
 
 FILE = "draft.json"
@@ -174,12 +176,12 @@ def _hash(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    return files.retry(read)
+    return retry(read)
 
 
 def _runs(paths: Mapping[str, Any]) -> set[str]:
     """Name the folders that are training runs: those with saves that prove themselves."""
-    saves = [Path(path) for path in paths if files.NAME.fullmatch(Path(path).name)]
+    saves = [Path(path) for path in paths if copies.NAMED.fullmatch(Path(path).name)]
     return {str(path.parent.parent) for path in saves if path.parent.name == "saves"}
 
 

@@ -15,8 +15,6 @@ service; a tag is set by naming it in the reference that is written to.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import secrets
 import threading
@@ -32,8 +30,10 @@ from typing import Any
 
 from .. import session
 from ..base.errors import GradlabError, note
-from ..base.files import names, retry, sync_folder
+from ..base.files import names, sync_folder, write_in_place
+from ..base.locks import Lock
 from ..base.names import DATASET
+from ..base.retries import retry
 from . import sealed, sealing, tree
 from .tree import Tree
 
@@ -206,23 +206,19 @@ class Store:
     @contextmanager
     def _numbering(self, name: str) -> Iterator[None]:
         """Let one commit at a time take its number, where the local file system has locks."""
-        folder = self.local / _folder(name)
-        retry(lambda: folder.mkdir(parents=True, exist_ok=True))
-        with self._locks["numbering"]:
-            # The folder itself, for a file in it would be taken for a version by what lists them.
-            handle = retry(lambda: os.open(folder, os.O_RDONLY))
-            try:
-                with suppress(OSError):  # without locks the time of the commit decides
-                    fcntl.flock(handle, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(handle)
+        retry(lambda: (self.local / _folder(name)).mkdir(parents=True, exist_ok=True))
+        # Beside the folder, for in it a file would be taken for a version by what lists them.
+        path = self.local / f".{_folder(name)}.lock"
+        with self._locks["numbering"], Lock(path) as lock:
+            with suppress(OSError):  # without locks the time of the commit decides
+                lock.wait()
+            yield
 
     def _finish(self, name: str, planned: str, box: Path) -> str:
         """Write the version's number and time into its manifest, both as they are now."""
         data, suffix = sealed.load(box / MANIFEST), planned.partition("-")[2]
         data |= {"version": f"v{self._next(name, suffix)}-{suffix}", "created": _now()}
-        tree.write(box / MANIFEST, sealed.to_text(data))
+        write_in_place(box / MANIFEST, sealed.to_text(data))
         return str(data["version"])
 
     def _next(self, name: str, suffix: str) -> int:
@@ -251,7 +247,7 @@ class Store:
         tree.copy(version.tree, box / "data", place / "data", plain=True)
         if found := tree.differences(place / "data", version.tree, plain=True):
             raise GradlabError(f"copying {version} to {place} failed: {found[0]}", exit_code=1)
-        tree.write(place / MANIFEST, version.to_text())
+        write_in_place(place / MANIFEST, version.to_text())
 
     def exists(self, version: str) -> bool:
         """Tell whether the version NAME:ID is there; raises DamagedVersion where it is damaged."""
@@ -337,7 +333,7 @@ class Store:
         tree.discard(box)
         tree.copy(version.tree, source, box / "data")
         sealing.sync(box / "data", version.tree.files)
-        tree.write(box / MANIFEST, version.to_text())
+        write_in_place(box / MANIFEST, version.to_text())
         return box
 
     def add(self, text: str, folder: Path, source: str) -> Version:
@@ -351,7 +347,7 @@ class Store:
             raise GradlabError(f"{folder} has no files")
         sealing.sync(box / "data", content.files)
         version = replace(first, tree=content)
-        tree.write(box / MANIFEST, version.to_text())
+        write_in_place(box / MANIFEST, version.to_text())
         return replace(version, id=self.commit(str(version), box).partition(":")[2])
 
     def problems(self, version: Version) -> list[str]:

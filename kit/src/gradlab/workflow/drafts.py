@@ -25,6 +25,7 @@ from pathlib import Path
 from .. import session
 from ..base import files
 from ..base.errors import GradlabError, note
+from ..store import copies
 from . import belongings, tree
 from .belongings import Draft, Key
 from .tree import File, Tree
@@ -96,7 +97,7 @@ class Mirror:
         try:
             self.mounted.check()
             self._copy_all()
-            self._prune(files.outdated(self._lists(), KEPT))
+            self._prune(copies.outdated(self._lists(), KEPT))
         except (OSError, ValueError, GradlabError) as error:
             note(f"! the draft could not be copied to {self.kept}: {error}; trying later")
             if isinstance(error, OSError) and error.errno in FULL:
@@ -177,7 +178,7 @@ class Mirror:
         path = self.kept / f"{number:08}.json"
         try:
             whose = {"run": self.run, "key": self.draft.key, "by": self.draft.id}
-            tree.write(path, json.dumps({**whose, **content.to_json()}))
+            files.write_in_place(path, json.dumps({**whose, **content.to_json()}))
         except OSError:
             files.remove(path)
             raise

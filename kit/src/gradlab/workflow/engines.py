@@ -18,7 +18,6 @@ them at the root; what it leaves or installs there is gone with it.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import os
@@ -35,8 +34,9 @@ from pathlib import Path
 from typing import Protocol
 
 from .. import session
-from ..base import processes as process
+from ..base import processes
 from ..base.errors import GradlabError
+from ..base.locks import Lock
 from . import mapping, own_root
 from .own_root import OWN, ROOT
 
@@ -103,7 +103,7 @@ class Task:
     @property
     def mark(self) -> str:
         """What the task's processes are known by."""
-        return self.env[process.MARK]
+        return self.env[processes.MARK]
 
     def command(self, own: str) -> tuple[str, ...]:
         """Give the command line, with the script written to a file that is seen in `own`."""
@@ -281,10 +281,10 @@ class Bubblewrap:
             for name, source in task.inputs.items():
                 command += ["--ro-bind", str(source), f"/inputs/{name}"]
             command += ["--remount-ro", "/inputs", "--chdir", "/tmp"]
-            command += ["--", *process.supervised(task.command(f"/{OWN}"))]
+            command += ["--", *processes.supervised(task.command(f"/{OWN}"))]
             command = own_root.with_layers(task.folder, layers, command)
             env = _host_env(task, "/tmp", f"/{OWN}", began=time.time())
-            yield Launch(process.shielded(command), env)
+            yield Launch(processes.shielded(command), env)
 
 
 def _view(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
@@ -315,8 +315,8 @@ class Machine:
 
     @contextmanager
     def launch(self, task: Task) -> Iterator[Launch]:
-        with open(self.LOCK, "w") as lock, _plain(task.folder) as folder:
-            fcntl.lockf(lock, fcntl.LOCK_EX)
+        with Lock(self.LOCK) as lock, _plain(task.folder) as folder:
+            lock.wait()
             try:
                 for place in PLACES:
                     Path("/", place).unlink(missing_ok=True)
@@ -334,7 +334,7 @@ class Machine:
         here = _mapped(task, folder, ())
         needed = own_root.needed_below_tmp(task.folder, folder)
         command = own_root.own_tmp(task.folder / "tmp", needed, here.command)
-        return replace(here, command=process.shielded(command))
+        return replace(here, command=processes.shielded(command))
 
 
 @functools.cache
@@ -381,14 +381,14 @@ def _mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
     real = mapping.replacer(places, f"{folder}/{ROOT}", tops)
     here = replace(
         task,
-        env={key: real(value) for key, value in task.env.items()} | {process.MARK: task.mark},
+        env={key: real(value) for key, value in task.env.items()} | {processes.MARK: task.mark},
         script=task.script and real(task.script),
         program=tuple(map(real, task.program)),
         args=tuple(map(real, task.args)),
     )
     own = f"{folder}/{ROOT}/{OWN}"
     env = _host_env(here, f"{folder}/tmp", own, began=session.started())
-    return Launch(process.supervised(here.command(own)), env)
+    return Launch(processes.supervised(here.command(own)), env)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..base import processes as process
+from ..base import processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from . import actions, belongings, credentials, models, outputs, tree
@@ -227,7 +227,7 @@ class Workshop:
     def _run(self, job: Job, log: JobLog) -> dict[str, Content]:
         """Run a job and commit its outputs; raises GradlabError where either fails."""
         began, fingerprint = time.monotonic(), self.fingerprint(job)
-        if left := process.kill(str(self.place.draft(job.name))):
+        if left := processes.kill(str(self.place.draft(job.name))):
             log.note(f"ended {left} processes that a killed run of this job had left behind")
         if done := self.run.jobs.get(job.name):
             if done.fingerprint != fingerprint:
@@ -324,7 +324,7 @@ class Workshop:
             env={
                 **credentials.fill(job.env, self.secrets),
                 **self._told(),
-                process.MARK: str(draft),
+                processes.MARK: str(draft),
             },
             repository=self.repository,
             event=self.event,

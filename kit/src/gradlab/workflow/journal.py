@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 from ..base import files
 from ..base.errors import note
-from . import sealed, tree
+from ..store import copies
+from . import sealed
 
 KEPT = 2
 UTC = "%Y-%m-%dT%H:%M:%SZ"
-NAME = re.compile(r"run-(\d{8})\.json")
+RECORD = re.compile(r"run-(\d{8})\.json")
 
 
 @dataclass
@@ -101,15 +102,15 @@ class Journal:
         records = self._records()
         number = int(records[0].stem[4:]) + 1 if records else 1
         newest = self.folder / f"run-{number:08}.json"
-        tree.write(newest, sealed.to_text(asdict(run)))
+        files.write_in_place(newest, sealed.to_text(asdict(run)))
         with suppress(OSError):  # what was written counts
             whole = [newest, *(path for path in records if _is_whole(path))]
-            kept = set(whole).difference(files.outdated(whole, KEPT))
+            kept = set(whole).difference(copies.outdated(whole, KEPT))
             for path in set(records) - kept:
                 files.remove(path)
 
     def _records(self) -> list[Path]:
-        found = [name for name in files.names(self.folder) if NAME.fullmatch(name)]
+        found = [name for name in files.names(self.folder) if RECORD.fullmatch(name)]
         return [self.folder / name for name in sorted(found, reverse=True)]
 
 

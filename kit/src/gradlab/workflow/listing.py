@@ -9,7 +9,9 @@ import tyro
 
 from .. import session
 from ..base.errors import GradlabError
-from . import models, tree
+from ..base.terminal import printable
+from ..base.units import human
+from . import models
 from .datasets import DamagedVersion, Store, Version, open_store, usable
 
 
@@ -52,7 +54,7 @@ def _list(store: Store) -> int:
             print(_first_line(entry))
             continue
         tag = f"  ({entry.tag})" if entry.tag else ""
-        print(f"{entry}  {_summary(entry)}  {entry.made}  {tree.shown(entry.source)}{tag}")
+        print(f"{entry}  {_summary(entry)}  {entry.made}  {printable(entry.source)}{tag}")
     if not found:
         print(f"No datasets in {store.top}. Make one: gradlab datasets add NAME FOLDER")
     return 0
@@ -61,14 +63,14 @@ def _list(store: Store) -> int:
 def _show(store: Store, reference: str) -> int:
     version = store.find(reference, whole=False)
     others = [other.id for other in store.versions(version.name) if other.id != version.id]
-    print(f"{version}  {_summary(version)}\nmade {version.made} by {tree.shown(version.source)}")
+    print(f"{version}  {_summary(version)}\nmade {version.made} by {printable(version.source)}")
     print(f"in {store.place(version) / 'data'}\nother versions: {', '.join(others) or 'none'}")
     for path, file in version.tree.files.items():
-        print(f"  {file.sha256[:12]}  {file.size:>12,}  {tree.shown(path)}")
+        print(f"  {file.sha256[:12]}  {file.size:>12,}  {printable(path)}")
     for path, target in version.tree.links.items():
-        print(f"  {'link':>26}  {tree.shown(path)} -> {tree.shown(target)}")
+        print(f"  {'link':>26}  {printable(path)} -> {printable(target)}")
     for path in version.tree.folders:
-        print(f"  {'empty folder':>26}  {tree.shown(path)}/")
+        print(f"  {'empty folder':>26}  {printable(path)}/")
     return 0
 
 
@@ -91,7 +93,7 @@ def _verify(store: Store, reference: str | None) -> int:
         damaged += bool(problems)
         print(f"{version}  {'DAMAGED' if problems else 'ok'}  {_summary(version)}")
         for problem in problems:
-            print(f"  {tree.shown(problem)}")
+            print(f"  {printable(problem)}")
     return 1 if damaged else 0
 
 
@@ -105,7 +107,7 @@ def _verify_models(top: Path) -> int:
 
 def _first_line(error: DamagedVersion) -> str:
     name, _, problem = str(error).partition("\n")[0].partition(" is damaged: ")
-    return f"{name}  DAMAGED  {tree.shown(problem)}"
+    return f"{name}  DAMAGED  {printable(problem)}"
 
 
 def _add(store: Store, reference: str, folder: Path) -> int:
@@ -118,4 +120,4 @@ def _add(store: Store, reference: str, folder: Path) -> int:
 
 def _summary(version: Version) -> str:
     count = len(version.tree.files)
-    return f"{count} file{'s' * (count != 1)}, {tree.human(version.tree.size)}"
+    return f"{count} file{'s' * (count != 1)}, {human(version.tree.size)}"

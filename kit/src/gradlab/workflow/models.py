@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import GradlabError
-from ..base.files import names, retry
+from ..base.files import names, write_in_place
 from ..base.names import MODEL
+from ..base.retries import retry
 from . import sealed, tree
 
 METRICS = ("evaluation.json", "metrics.json")
@@ -44,7 +45,7 @@ def create(
         "metrics": _metrics(inputs.values()),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    tree.write(top / name / f"{id}.json", sealed.to_text(entry))
+    write_in_place(top / name / f"{id}.json", sealed.to_text(entry))
     return id
 
 

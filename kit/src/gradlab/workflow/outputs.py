@@ -18,7 +18,10 @@ from pathlib import Path
 
 from .. import session
 from ..base.errors import GradlabError
-from ..base.files import names, retry
+from ..base.files import names, write_in_place
+from ..base.retries import retry
+from ..base.terminal import printable
+from ..base.units import human
 from . import credentials, sealing, tree
 from .belongings import Draft
 from .datasets import Store
@@ -154,7 +157,7 @@ def _collect(name: str, port: Port, draft: Path, by: Inspection) -> Content:
         raise GradlabError(f"nothing was written to /outputs/{name}")
     sealing.sync(path, content.files)
     version = by.store.plan(port.ref or "", content, by.source)
-    tree.write(draft / "commit" / name / "manifest.json", version.to_text())
+    write_in_place(draft / "commit" / name / "manifest.json", version.to_text())
     return Content("dataset", str(version))
 
 
@@ -166,7 +169,7 @@ def _text(name: str, path: Path) -> str:
         raise GradlabError(f"/outputs/{name} is not a file; write the text to it")
     data = retry(lambda: _beginning(path))
     if len(data) > LONGEST_STRING:
-        raise GradlabError(f"/outputs/{name} is larger than {tree.human(LONGEST_STRING)}")
+        raise GradlabError(f"/outputs/{name} is larger than {human(LONGEST_STRING)}")
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -193,7 +196,7 @@ def remarks(job: Job, place: Place, contents: dict[str, Content]) -> Iterator[st
     """Say what looks like a mistake in what a job that succeeded has written."""
     outputs = place.draft(job.name) / "outputs"
     for name in sorted(set(names(outputs)) - set(job.outputs)):
-        yield f"warning: /outputs/{tree.shown(name)} is not kept: the job declares no such output"
+        yield f"warning: /outputs/{printable(name)} is not kept: the job declares no such output"
     for name, content in contents.items():
         if content.type == "volume" and content.value == tree.Tree().digest:
             yield f"warning: the volume /outputs/{name} is empty"

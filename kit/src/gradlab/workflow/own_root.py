@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import session
-from ..base import processes as process
+from ..base import processes
 from . import job_python, tree
 
 OWN = ".gradlab"
@@ -175,7 +175,7 @@ def mounted_below(path: str) -> list[str]:
 def needed_below_tmp(*more: Path) -> list[str]:
     """Give the folders of Python and the project that a /tmp of the job's own would hide."""
     found = {sys.prefix, sys.base_prefix, str(session.project_root()), *map(str, more)}
-    found.add(str(process.SUPERVISOR.parent))
+    found.add(str(processes.SUPERVISOR.parent))
     found |= {os.path.realpath(path) for path in found}
     return sorted(path for path in found if Path(path).is_relative_to("/tmp"))
 

@@ -14,6 +14,7 @@ from .. import session
 from ..base import names
 from ..base.errors import GradlabError, note
 from ..base.stop import Stop
+from ..base.tables import listed, table
 from . import actions, credentials
 from .credentials import shown
 from .datasets import NoVersion, Reference, Store, Version
@@ -21,7 +22,7 @@ from .engines import choose
 from .jobs import Workshop, own_dataset
 from .journal import Content, Journal, Run
 from .outputs import Place
-from .report import Console, listed, table
+from .report import Console
 from .repository import Repository
 from .spec import Job, Port, Spec
 

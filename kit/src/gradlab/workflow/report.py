@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -23,13 +23,12 @@ from typing import TextIO
 
 from ..base.errors import note
 from ..base.terminal import printable, tame
+from ..base.units import duration
 from .masking import Mask
 
 LONGEST_LINE = 1 << 16
 BUSY_SECONDS = 5.0  # in silence, after which the runner says what it does
 TAIL = 15  # lines shown of a job that failed
-WIDEST = 60  # characters that a table's column is padded to: one long cell fills no others
-MOST_LISTED = 20  # words of a list in a table
 
 
 class Console:
@@ -200,29 +199,3 @@ class JobLog:
 def last_state(line: str) -> str:
     """Give what is to be seen of a line in which carriage returns went back to its beginning."""
     return next((state for state in reversed(line.split("\r")) if state.strip()), "")
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Set rows, the first of them the heading, in columns; what is wide stands out by itself."""
-    rows = [tuple(map(printable, row)) for row in rows]
-    widths = [min(max(len(row[i]) for row in rows), WIDEST) for i in range(len(rows[0]))]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    line = "-" * min(max(map(len, lines)), sum(widths) + 2 * len(widths))
-    return [lines[0], line, *lines[1:]]
-
-
-def listed(words: Sequence[str]) -> str:
-    """Give words as a list that stays readable: the first ones, and how many more there are."""
-    if len(words) <= MOST_LISTED + 1:
-        return ", ".join(words)
-    return f"{', '.join(words[:MOST_LISTED])} and {len(words) - MOST_LISTED:,} more"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people read it: `7.3 s`, `2 min 05 s`, `3 h 12 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -101,7 +101,7 @@ class Repository:
         """Write a commit's files to a folder, with neither branch nor index of this one touched."""
         folder = git.demand(self.root, "rev-parse", "--absolute-git-dir")
         below = git.demand(self.root, "rev-parse", "--show-prefix")
-        command = ["git", f"--git-dir={folder}", f"--work-tree={target}", "-C", str(target)]
+        command = git.command(target, f"--git-dir={folder}", f"--work-tree={target}")
         with tempfile.TemporaryDirectory() as temporary:
             env = git.environment(GIT_INDEX_FILE=str(Path(temporary, "index")))
             status = run([*command, "read-tree", f"{commit}:{below}"], env)
@@ -168,7 +168,7 @@ def clone(url: str, ref: str, target: Path, env: Mapping[str, str], run: Run) ->
         raise GradlabError("the URL holds a password: use `username` and `password: secret:NAME`")
     if ref.startswith("-"):
         raise GradlabError(f"{ref!r} is no git ref")
-    command = ["git", "-C", str(target)]
+    command = git.command(target)
     safe = {"GIT_ALLOW_PROTOCOL": "http:https:ssh:git:file"}
     # Bytes and seconds: a server that gives less for so long has stalled.
     safe |= {"GIT_HTTP_LOW_SPEED_LIMIT": "100", "GIT_HTTP_LOW_SPEED_TIME": STALLED}

@@ -12,7 +12,6 @@ for, 128 + N ended by signal N.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
@@ -23,15 +22,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from types import FrameType
-from typing import IO, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from .. import session
-from ..base import processes as process
+from ..base import processes
 from ..base.errors import GradlabError
+from ..base.locks import Held, Lock
 from ..base.stop import Stop, Stopped
 from ..base.supervisor import GRACE
+from ..base.tables import table
+from ..base.units import duration
 from . import check, plan
 from . import spec as specs
 from .credentials import shown
@@ -40,7 +42,7 @@ from .jobs import PATIENCE, Result, Workshop
 from .journal import Run
 from .masking import Mask
 from .outputs import Place
-from .report import Console, duration, table
+from .report import Console
 from .spec import Job
 
 EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
@@ -109,23 +111,22 @@ def _locked(place: Place, console: Console) -> Iterator[None]:
     # Other machines see only the storage; but network storage may have no locks.
     folder = place.work / "workflows" / place.workflow
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    with Lock(folder / "lock") as lock:
         try:
-            _lock(lock, place, console)
+            _take(lock, place, console)
         except OSError as error:
             console.line(f"no lock on {folder} ({error}): run only one of this workflow at a time")
         yield
 
 
-def _lock(file: IO[str], place: Place, console: Console) -> None:
-    """Lock a file, waiting for a runner that was told to end and is about to."""
+def _take(lock: Lock, place: Place, console: Console) -> None:
+    """Take a lock, waiting for a runner that was told to end and is about to."""
     end = None
     while True:
         try:
-            # A record lock: unlike that of flock, no child process inherits it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.take()
             return
-        except BlockingIOError:
+        except Held:
             if end is None:
                 console.line(f"another run of {place.workflow!r} is at work: waiting for its end")
                 end = time.monotonic() + GRACE
@@ -144,7 +145,7 @@ def _signals(stop: Stop) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         stop(number)
 
-    before = {number: signal.signal(number, handle) for number in process.heeded()}
+    before = {number: signal.signal(number, handle) for number in processes.heeded()}
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..base.files import retry
+from ..base.retries import retry
 
 CHECKSUM = "checksum"
 END = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')

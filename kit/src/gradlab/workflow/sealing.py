@@ -16,7 +16,8 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from ..base.files import names, retry, sync_folder
+from ..base.files import names, sync_folder
+from ..base.retries import retry
 from . import tree
 
 UNFINISHED = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)  # as files.write_durably names them

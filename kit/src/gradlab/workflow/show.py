@@ -12,8 +12,8 @@ from graphlib import TopologicalSorter
 import tyro
 
 from .. import session
+from ..base.tables import listed, table
 from .check import load
-from .report import listed, table
 from .spec import Job, Port, Spec, find
 
 # What Mermaid or the Markdown in it could take for syntax, such as the list "1. ".

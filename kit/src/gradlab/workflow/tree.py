@@ -18,10 +18,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..base.errors import GradlabError
-from ..base.files import names, retry
+from ..base.files import names
+from ..base.retries import retry
 from ..base.terminal import printable
 
 CHUNK = 1 << 20
@@ -191,8 +192,8 @@ def _target(folder: Path, path: str) -> str:
     target = retry(lambda: os.readlink(folder / path))
     if leads_out(folder, path):
         raise GradlabError(
-            f"{shown(path)} is a symbolic link to {shown(target)}, which leads out of its folder; "
-            "copy the file there, or make the link relative (ln -sr)"
+            f"{printable(path)} is a symbolic link to {printable(target)}, which leads out of its "
+            "folder; copy the file there, or make the link relative (ln -sr)"
         )
     return target
 
@@ -250,11 +251,11 @@ def _copy_checked(
     try:
         found = _copy_file(source, target, mode, mtime)
     except FileNotFoundError:
-        raise GradlabError(f"{shown(str(source))} is missing", exit_code=1) from None
+        raise GradlabError(f"{printable(str(source))} is missing", exit_code=1) from None
     if found != sha256:
         os.unlink(target)
         raise GradlabError(
-            f"{shown(source)} is damaged or was changed: its SHA-256 differs", exit_code=1
+            f"{printable(source)} is damaged or was changed: its SHA-256 differs", exit_code=1
         )
 
 
@@ -321,12 +322,6 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def flush(file: BinaryIO) -> None:
-    """Bring a file's content to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def differences(folder: Path, expected: Tree, plain: bool = False) -> list[str]:
     """Say what differs between a folder and a tree, a line for each path; `plain` as in `copy`."""
     try:
@@ -347,35 +342,6 @@ def differences(folder: Path, expected: Tree, plain: bool = False) -> list[str]:
 def _flat(tree: Tree, plain: bool) -> dict[str, File | str]:
     files = {path: replace(file, executable=False) for path, file in tree.files.items()}
     return {**files} if plain else {**tree.files, **tree.links}
-
-
-def shown(text: str) -> str:
-    """Write a path or text so that it stays on its line and commands no terminal."""
-    return printable(text)
-
-
-def human(size: float) -> str:
-    """Write a number of bytes as people read it: `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} TiB"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a small file under a name of its own and flush it; readers check that it is whole.
-
-    Without a rename, for network file systems don't promise that one is atomic.
-    """
-    retry(lambda: path.parent.mkdir(parents=True, exist_ok=True))
-    retry(lambda: _write(path, text.encode()))
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        flush(file)
 
 
 def move(source: Path, target: Path) -> None:

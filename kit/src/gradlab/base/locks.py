@@ -1,0 +1,64 @@
+"""Locks that end with the process which holds them, however it ends.
+
+Promises: no process that the holder has started keeps one. Threads of one process don't keep each
+other out.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from .retries import retry
+
+
+class Held(Exception):
+    """Another process has the lock; the text says which, as far as that is known."""
+
+
+class Lock:
+    """A file that one process at a time can lock; opens it, OSError where that fails."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = retry(lambda: os.open(path, os.O_RDWR | os.O_CREAT, 0o666), at=path)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def take(self) -> None:
+        """Lock it; Held at once where another process has it, OSError where there are no locks."""
+        try:
+            retry(lambda: self._lock(fcntl.LOCK_NB), at=self.path)
+        except PermissionError:
+            raise Held(self._holder()) from None
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        text = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+        with suppress(OSError):  # only for a message
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, text.encode(), 0)
+
+    def wait(self) -> None:
+        """Lock it once no other process has it any more; OSError where there are no locks."""
+        self._lock(0)
+
+    def _lock(self, how: int) -> None:
+        """Lock it; EACCES where another process has it, by whichever number that is told."""
+        try:
+            # Not flock: loader workers would inherit it and hold it after their parent's death.
+            fcntl.lockf(self._handle, fcntl.LOCK_EX | how)
+        except BlockingIOError as error:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+
+    def _holder(self) -> str:
+        with suppress(OSError):
+            return os.pread(self._handle, 500, 0).decode("utf-8", "replace")
+        return ""
