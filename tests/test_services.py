@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gradlab import session
+from gradlab.services.table import SERVICES
 
 from .conftest import TEMPLATE
 from .kit import KIT
@@ -86,9 +86,9 @@ def test_prices_in_words_are_those_of_the_machines() -> None:
 
 
 def test_the_sessions_that_training_reckons_with_are_those_of_the_table() -> None:
-    for service, hours in session.HOURS.items():
-        name = service.removesuffix("-notebook")
-        assert f"{hours:g} h" in DATA["services"][name]["figures"]["session"]["value"]
+    for service in filter(lambda service: service.hours, SERVICES):
+        name = service.id.removesuffix("-notebook")
+        assert f"{service.hours:g} h" in DATA["services"][name]["figures"]["session"]["value"]
 
 
 def test_what_comes_with_a_service_is_what_its_list_of_packages_has() -> None:

@@ -9,8 +9,11 @@ from typing import TypeVar, get_type_hints
 
 import pytest
 
-from gradlab import devices, session
+from gradlab import devices
 from gradlab.base.errors import GradlabError
+from gradlab.services import machine, session
+from gradlab.services.mounts import filesystem
+from gradlab.services.table import here
 
 from ..lab import Lab
 
@@ -49,7 +52,7 @@ def test_services_are_told_apart(
     environment: Callable[..., None], variables: dict[str, str], name: str
 ) -> None:
     environment(variables)
-    assert session.service() == name
+    assert here().id == name
 
 
 def test_colab_without_drive_keeps_nothing(environment: Callable[..., None]) -> None:
@@ -82,14 +85,14 @@ def test_a_file_system_is_recognised_through_spaces_and_overmounts(
 ) -> None:
     folder = tmp_path / "My Drive"
     folder.mkdir()
-    before = session.filesystem(folder / "file")
+    before = filesystem(folder / "file")
     mounts("-t", "tmpfs", "tmpfs", str(folder))
-    assert session.filesystem(folder / "file") == "tmpfs" != before
+    assert filesystem(folder / "file") == "tmpfs" != before
     (tmp_path / "link").symlink_to(folder)
     (tmp_path / "again").symlink_to("link")
     (tmp_path / "circle").symlink_to("circle")
-    assert session.filesystem(tmp_path / "again" / "new" / "file") == "tmpfs"
-    assert session.filesystem(tmp_path / "circle") == before
+    assert filesystem(tmp_path / "again" / "new" / "file") == "tmpfs"
+    assert filesystem(tmp_path / "circle") == before
 
 
 def test_a_store_behind_a_link_is_the_store_it_leads_to(
@@ -112,7 +115,7 @@ def test_the_session_ends_when_the_service_says(environment: Callable[..., None]
     environment({})
     assert session.deadline() is None
     environment({"GRADLAB_SESSION_MINUTES": "30"})
-    assert session.deadline() == pytest.approx(session.started() + 1800, abs=1)
+    assert session.deadline() == pytest.approx(machine.started() + 1800, abs=1)
     environment({"GRADLAB_SESSION_MINUTES": "soon"})
     with pytest.raises(GradlabError, match="'soon', not a number: for 6 hours set it to 360"):
         session.deadline()

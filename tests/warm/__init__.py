@@ -28,7 +28,7 @@ COMMANDS = (
     *KIT,
     *("gradlab.workflow.runner", "gradlab.workflow.listing", "gradlab.workflow.check"),
     *("gradlab.workflow.show", "gradlab.gradient.setup", "gradlab.gradient.submit"),
-    *("gradlab.compare", "gradlab.doctor", "gradlab.command", "gradlab.origin"),
+    *("gradlab.compare", "gradlab.services.doctor", "gradlab.command", "gradlab.services.origin"),
 )
 TRAINING = (
     *KIT,

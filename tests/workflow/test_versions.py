@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab import session
+from gradlab.services import table
 from gradlab.workflow import sealed, sealing, tree
 from gradlab.workflow.datasets import Store
 
@@ -334,7 +334,7 @@ def test_records_without_a_checksum_are_read(lab: Lab) -> None:
 
 
 def store(folder: Path, slow: bool = False) -> Store:
-    return Store(session.Storage(folder, True, slow, ""), folder / "work" if slow else folder)
+    return Store(table.Storage(folder, True, slow, ""), folder / "work" if slow else folder)
 
 
 def box(store: Store, text: str, folder: Path) -> tuple[str, Path]:
@@ -363,10 +363,10 @@ def test_latest_is_the_version_that_was_committed_last(tmp_path: Path, slow: boo
 COMMIT = """
 import sys
 from pathlib import Path
-from gradlab import session
+from gradlab.services import table
 from gradlab.workflow.datasets import Store
 top = Path(sys.argv[1])
-store = Store(session.Storage(top, True, False, ""), top)
+store = Store(table.Storage(top, True, False, ""), top)
 sys.stdin.readline()
 print(store.commit(sys.argv[2], Path(sys.argv[3])))
 """

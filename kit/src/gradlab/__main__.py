@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from . import session
 from .base import streams
 from .command import Command
 from .command import main as run
-from .origin import origin
+from .services import session
+from .services.origin import origin
 
 MODULES = {
-    "doctor": "doctor",
+    "doctor": "services.doctor",
     "check": "workflow.check",
     "show": "workflow.show",
     "run": "workflow.runner",

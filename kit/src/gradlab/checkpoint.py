@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 
-from . import session
 from .base.errors import GradlabError, note, only_observing
 from .base.files import read_bytes, remove, sweep, write_durably
 from .base.retries import SHORT, retry
+from .services import session
 from .store.copies import candidates, file_name, is_whole, step_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -14,9 +14,9 @@ from typing import Any
 
 import tyro
 
-from . import origin, session
 from .base import streams
 from .base.errors import GradlabError, note
+from .services import origin, session
 
 Command = Callable[..., int]
 Settings = dict[str, Any]

@@ -19,7 +19,7 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from .base.errors import GradlabError, note
-from .session import Device, Precision, cpus
+from .services.machine import Device, Precision, cpus
 
 Value = TypeVar("Value")
 Network = TypeVar("Network", bound=nn.Module)

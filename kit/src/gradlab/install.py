@@ -19,7 +19,7 @@ import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
 
-from .origin import VENDOR, is_the_kit_of, wheel
+from .services.origin import VENDOR, is_the_kit_of, wheel
 
 # What notebooks have loaded before their first cell, and what is built for the machine's GPU.
 KEPT = re.compile(
@@ -42,7 +42,7 @@ def main(extras: list[str]) -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - for who opens the notebook on an old machine
         print(f"This project needs Python 3.11 or newer; here is {sys.version.split()[0]}.")
         return 1
-    from .session import project_name, project_root  # which an older Python can't load
+    from .services.session import project_name, project_root  # which an older Python can't load
 
     root = project_root()
     project, before = _normal(project_name(root)), _installed()

@@ -23,10 +23,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from . import session
 from .base import signals
 from .base.errors import GradlabError
 from .keyed import Place
+from .services import machine
 
 if sys.platform == "linux":
     from multiprocessing.context import ForkContext as Context
@@ -156,7 +156,7 @@ def _shared_memory() -> str:
 
 
 def _memory() -> str:
-    total, free = (size / 2**30 for size in session.memory())
+    total, free = (size / 2**30 for size in machine.memory())
     return (
         f"The system kills what needs more memory than there is ({free:.1f} of {total:.1f} GiB "
         "are free now): take fewer --workers or a smaller batch."

@@ -17,10 +17,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from . import session
 from .base.errors import GradlabError, note, reason
 from .base.files import exists, names, read_bytes, remove, write_durably
 from .record import CHECKSUM, METRICS
+from .services import mounts
 from .store.copies import candidates, file_name, is_whole, outdated, step_of
 
 SAVES = "saves"
@@ -36,7 +36,7 @@ class Mirror:
         self.work = work
         self.kept = kept
         self.seconds = seconds
-        self._mounted = session.Mounted(kept)
+        self._mounted = mounts.Mounted(kept)
         self._copied: dict[str, tuple[int, int]] = {}
         self._whole: list[Path] = []
         self._news = threading.Event()

@@ -21,9 +21,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from . import session
 from .base import git
 from .base.errors import GradlabError, note
+from .services import mounts, session, table
+from .services.table import here
 
 WATCH_SECONDS = 5.0
 REMOUNTS = 5
@@ -73,7 +74,7 @@ def run(
         raise Ended(f"gradlab {' '.join(arguments)}: see above. (exit status {status})")
 
 
-def _storage(root: Path) -> session.Storage:
+def _storage(root: Path) -> table.Storage:
     return session.storage(session.project_name(root))
 
 
@@ -93,8 +94,8 @@ class Watch:
     """Mounts a Google Drive again that dies while a command runs, a bounded number of times."""
 
     def __init__(self, path: Path, remount: Callable[[], None] | None) -> None:
-        self.mounted = session.Mounted(path)
-        self.remount = remount if self.mounted.kind == session.DRIVE else None
+        self.mounted = mounts.Mounted(path)
+        self.remount = remount if self.mounted.kind == mounts.DRIVE else None
         self.left = REMOUNTS
         self.next = 0.0
 
@@ -254,15 +255,15 @@ def _export(root: Path, model: Path) -> Path:
 
 
 def _download(root: Path, path: Path) -> None:
-    if session.service() == "colab":
+    if here().has_drive:
         from google.colab import files
 
         files.download(str(path))
         return
     (root / "exports").mkdir(exist_ok=True)
-    here = path if path.is_relative_to(root) else Path(shutil.copy(path, root / "exports"))
+    shown = path if path.is_relative_to(root) else Path(shutil.copy(path, root / "exports"))
     view: Any = import_module("IPython.display")
-    view.display(view.FileLink(os.path.relpath(here, root)))
+    view.display(view.FileLink(os.path.relpath(shown, root)))
 
 
 def leave() -> None:
@@ -274,7 +275,7 @@ def leave() -> None:
         print("Google Drive is not mounted here: nothing is left to be brought there.")
         return
     whole = _verify()
-    if session.filesystem(storage.path) == session.DRIVE:
+    if mounts.filesystem(storage.path) == mounts.DRIVE:
         _flush()
     safe = storage.persistent and whole
     print(f"\n{'Safe' if safe else '! NOT safe'}: {storage.path} ({storage.why})")

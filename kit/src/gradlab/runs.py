@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import examples, session, source
+from . import examples, source
 from .base.errors import GradlabError, note, only_observing
 from .base.files import digest, exists, prepare, read_bytes, read_text, sweep, write_durably
 from .base.locks import Held, Lock
@@ -28,6 +28,7 @@ from .command import flat
 from .curves import Curves
 from .mirror import EVENTS, SAVES, Mirror
 from .record import Record
+from .services import session
 from .store.copies import candidates, step_of
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

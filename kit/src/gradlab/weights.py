@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import session
 from .base.errors import GradlabError
+from .services import session
 
 Weights = dict[str, Tensor]
 PLAIN = ":plain"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.base.errors import GradlabError
-from gradlab.session import Device, Precision
+from gradlab.services.machine import Device, Precision
 
 # Marks a setting that can't alter the result: it may change when a run is continued.
 FREE = {"free": True}

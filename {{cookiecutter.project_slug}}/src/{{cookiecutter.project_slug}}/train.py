@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gradlab import devices, examples, keyed, runs, session, source, weightfile
+from gradlab import devices, examples, keyed, runs, source, weightfile
 from gradlab.base import signals
 from gradlab.base.errors import GradlabError, note
 from gradlab.loader import Loader, LoaderError
 from gradlab.progress import Progress
+from gradlab.services import machine, session
 from gradlab.weights import Weights, load_weights, prove, weights
 
 from .config import TrainConfig
@@ -87,7 +88,7 @@ class Trainer:
         self.config, self.world, self.data, self.run, self.stop = config, world, data, run, stop
         self.device = world.device
         self.precision = devices.choose_precision(self.device, config.precision)
-        spare = min(4, max(1, session.cpus() - 1))
+        spare = min(4, max(1, machine.cpus() - 1))
         self.workers = spare if config.workers is None else config.workers
         keyed.seed_generators(keyed.key(config.seed, "weights"))
         self.network = devices.place(build(config.model), self.device)

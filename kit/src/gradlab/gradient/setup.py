@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from .. import session
 from ..base.errors import GradlabError
 from ..base.tables import row
+from ..services import session
 from .needs import Needs, read
 from .service import Failure, connect
 from .steps import Outcome, Steps

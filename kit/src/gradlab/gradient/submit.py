@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
-from .. import session
 from ..base.errors import GradlabError, note
+from ..services import session
 from ..workflow import check
 from ..workflow import spec as specs
 from . import push

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tyro
 
-from .. import session
 from ..base.errors import GradlabError
 from ..base.names import WORKFLOW
+from ..services import session
 from . import exposed, origins, rules, shell, structure, texts
 from .document import START, Document, Problem, SpecError
 from .findings import RULES, Finding, Format, finding, render

@@ -28,12 +28,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from .. import session
 from ..base.errors import GradlabError, note
 from ..base.files import names, sync_folder, write_in_place
 from ..base.locks import Lock
 from ..base.names import DATASET
 from ..base.retries import retry
+from ..services import session, table
 from . import sealed, sealing, tree
 from .tree import Tree
 
@@ -119,7 +119,7 @@ class Store:
     storage a version is copied there, and checked, before it is read.
     """
 
-    def __init__(self, storage: session.Storage, work: Path) -> None:
+    def __init__(self, storage: table.Storage, work: Path) -> None:
         self.slow = storage.slow
         self.top = storage.path / "datasets"
         self.local = work / "datasets"

@@ -22,9 +22,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import session
 from ..base import files
 from ..base.errors import GradlabError, note
+from ..services import mounts
 from ..store import copies
 from . import belongings, tree
 from .belongings import Draft, Key
@@ -45,7 +45,7 @@ class Mirror:
         self,
         folder: Path,
         kept: Path,
-        mounted: session.Mounted,
+        mounted: mounts.Mounted,
         run: str,
         draft: Draft | None = None,
     ) -> None:

@@ -33,16 +33,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from .. import session
 from ..base import processes
 from ..base.errors import GradlabError
 from ..base.locks import Lock
+from ..services import machine, session
+from ..services.table import here
 from . import mapping, own_root
 from .own_root import OWN, ROOT
 
 PLACES = ("inputs", "outputs")
 DRAFTS = "drafts"  # part of the path of every task's folder
-THROW_AWAY = ("colab", "colab-enterprise", "kaggle", "gradient-notebook")
 PASSED_ON = re.compile(
     # The storage is the runner's; what a job keeps are its outputs.
     r"TERM|TZ|(?i:https?|no|all)_(?i:proxy)|CUDA_VISIBLE_DEVICES|GRADLAB_(?!STORAGE|SCRATCH)\w+"
@@ -301,7 +301,7 @@ class Machine:
     @classmethod
     def find(cls, asked: bool) -> Machine | str:
         """Give a working engine, or what is wrong; unless asked, only on a throw-away machine."""
-        if not asked and session.service() not in THROW_AWAY:
+        if not asked and not here().is_thrown_away:
             return "this is not a machine to throw away"
         if os.getuid():
             return "it needs the user root"
@@ -387,7 +387,7 @@ def _mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
         args=tuple(map(real, task.args)),
     )
     own = f"{folder}/{ROOT}/{OWN}"
-    env = _host_env(here, f"{folder}/tmp", own, began=session.started())
+    env = _host_env(here, f"{folder}/tmp", own, began=machine.started())
     return Launch(processes.supervised(here.command(own)), env)
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .. import session
 from ..base.errors import GradlabError
 from ..base.terminal import printable
 from ..base.units import human
+from ..services import session
 from . import models
 from .datasets import DamagedVersion, Store, Version, open_store, usable
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import session
 from ..base.errors import GradlabError
 from ..base.files import names, write_in_place
 from ..base.retries import retry
 from ..base.terminal import printable
 from ..base.units import human
+from ..services import mounts
 from . import credentials, sealing, tree
 from .belongings import Draft
 from .datasets import Store
@@ -42,7 +42,7 @@ class Place:
     kept: Path
     work: Path
     slow: bool
-    mounted: session.Mounted
+    mounted: mounts.Mounted
 
     @property
     def record(self) -> Path:

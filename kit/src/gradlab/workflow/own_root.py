@@ -23,8 +23,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import session
 from ..base import processes
+from ..services import session
 from . import job_python, tree
 
 OWN = ".gradlab"

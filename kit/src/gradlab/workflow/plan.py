@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
-from .. import session
 from ..base import names
 from ..base.errors import GradlabError, note
 from ..base.stop import Stop
 from ..base.tables import listed, table
+from ..services import mounts, session
+from ..services.table import here
 from . import actions, credentials
 from .credentials import shown
 from .datasets import NoVersion, Reference, Store, Version
@@ -52,7 +53,7 @@ def open_workshop(
     project = session.project_name(root)
     storage = session.storage(project)
     work = session.scratch(project) if storage.slow else storage.path
-    mounted = session.Mounted(storage.path)
+    mounted = mounts.Mounted(storage.path)
     place = Place(names.WORKFLOW.require(spec.path.stem), storage.path, work, storage.slow, mounted)
     images = {str(job.parameters["image"]) for job in selected if "image" in job.parameters}
     engine, passed_over = choose(engine_name, sorted(images))
@@ -102,7 +103,7 @@ def _secrets(spec: Spec, selected: Sequence[Job]) -> dict[str, str]:
         for name in credentials.names_in(job.env, job.parameters):
             places.setdefault(name, f"{spec.path}:{job.mark.line}: job {job.name!r}")
     own = " or, in a notebook, put it into the service's secrets and allow it to be read"
-    return credentials.values_of(places, own if session.service() in ("colab", "kaggle") else "")
+    return credentials.values_of(places, own if here().has_secrets else "")
 
 
 def _event(spec: Spec) -> dict[str, str]:

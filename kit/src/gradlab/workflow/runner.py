@@ -26,7 +26,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .. import session
 from ..base import processes
 from ..base.errors import GradlabError
 from ..base.locks import Held, Lock
@@ -34,6 +33,7 @@ from ..base.stop import Stop, Stopped
 from ..base.supervisor import GRACE
 from ..base.tables import table
 from ..base.units import duration
+from ..services import machine, session
 from . import check, plan
 from . import spec as specs
 from .credentials import shown
@@ -226,7 +226,7 @@ def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
 @contextmanager
 def _pool(workshop: Workshop) -> Iterator[ThreadPoolExecutor]:
     """Give the threads in which jobs run; the main one waits meanwhile, also after a signal."""
-    pool = ThreadPoolExecutor(session.cpus() if workshop.engine.parallel else 1)
+    pool = ThreadPoolExecutor(machine.cpus() if workshop.engine.parallel else 1)
     workshop.stop.raises = False
     try:
         yield pool

@@ -11,8 +11,8 @@ from graphlib import TopologicalSorter
 
 import tyro
 
-from .. import session
 from ..base.tables import listed, table
+from ..services import session
 from .check import load
 from .spec import Job, Port, Spec, find
 

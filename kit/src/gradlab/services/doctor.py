@@ -15,23 +15,16 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import session
-from .base.tables import columns
-from .base.units import clock
+from ..base.tables import columns
+from ..base.units import clock
+from . import machine, session
 from .origin import origin
+from .table import here
 
 PACKAGES = ("torch", "numpy", "tensorboard", "matplotlib", "scikit-learn", "safetensors")
 GIB = 2**30
 LITTLE_SPACE = 2 * GIB
 LITTLE_MEMORY = 2 * GIB
-NAMES = {
-    "colab": "Google Colab",
-    "colab-enterprise": "Colab Enterprise",
-    "kaggle": "Kaggle",
-    "gradient-notebook": "Gradient notebook",
-    "gradient-workflow": "Gradient workflow job",
-    "local": "this machine",
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ def doctor_command(gpu: bool = False) -> int:
 
 
 def _facts(gpu: bool) -> Iterator[Fact]:
-    yield Fact("service", f"{NAMES[session.service()]} ({platform.platform(terse=True)})")
+    yield Fact("service", f"{here().name} ({platform.platform(terse=True)})")
     yield _device(gpu)
     yield _memory()
     yield from _storage()
@@ -72,7 +65,7 @@ def _facts(gpu: bool) -> Iterator[Fact]:
 
 def _device(gpu: bool) -> Fact:
     try:
-        from . import devices
+        from .. import devices
     except ImportError as error:
         advice = "install the project: python -m pip install -r requirements.txt"
         return Fact("device", f"unknown: {error}", advice, fatal=True)
@@ -81,24 +74,15 @@ def _device(gpu: bool) -> Fact:
         return Fact("device", devices.gpu_name())
     if devices.choose("auto").type == "mps":
         return Fact("device", "Apple GPU")
-    value = f"CPU, {session.cpus()} core(s): {problem}"
+    value = f"CPU, {machine.cpus()} core(s): {problem}"
     if "not built for" in problem:
         advice = "use the torch that came with the machine, or choose a newer GPU"
         return Fact("device", value, advice, fatal=gpu)
-    return Fact("device", value, _gpu_advice() if gpu else "", fatal=gpu)
-
-
-def _gpu_advice() -> str:
-    return {
-        "colab": "Runtime > Change runtime type > T4 GPU; if it is refused, try later",
-        "kaggle": "Settings > Accelerator > GPU T4 x2",
-        "gradient-notebook": "stop the notebook and start it on a machine with a GPU",
-        "gradient-workflow": "set resources.instance-type to a machine with a GPU",
-    }.get(session.service(), "install a torch built for your GPU and its driver")
+    return Fact("device", value, here().gpu if gpu else "", fatal=gpu)
 
 
 def _memory() -> Fact:
-    total, free = session.memory()
+    total, free = machine.memory()
     if not total:
         return Fact("memory", "unknown")
     advice = "stop other notebooks and programs" if free < LITTLE_MEMORY else ""
@@ -108,7 +92,7 @@ def _memory() -> Fact:
 def _storage() -> Iterator[Fact]:
     storage = session.storage(session.project_name(session.project_root()))
     kept = "" if storage.persistent else "save elsewhere what you need before the session ends"
-    if not storage.persistent and session.service() == "colab":
+    if not storage.persistent and here().has_drive:
         kept = "mount Google Drive, or set GRADLAB_STORAGE to a folder that persists"
     value = "persistent" if storage.persistent else "NOT persistent"
     yield Fact("storage", f"{storage.path} ({value}: {storage.why})", kept)

@@ -13,8 +13,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from . import __version__
-from .base.errors import GradlabError
+from .. import __version__
+from ..base.errors import GradlabError
 
 TEMPLATE = "cookiecutter-gradient-colab"
 VENDOR = "vendor"  # the folder of a project in which its kit lies, as a wheel
@@ -42,7 +42,7 @@ def wheel(root: Path) -> Path | None:
 
 def refuse_other_kit(root: Path) -> None:
     """Raise GradlabError where the project in `root` has a kit, and another one is in use."""
-    here, own = Path(__file__).parent, wheel(root)
+    here, own = Path(__file__).parents[1], wheel(root)
     if own is None or own.samefile(here.parent) or is_the_kit_of(own, here):
         return
     raise GradlabError(
