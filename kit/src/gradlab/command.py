@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tyro
 
@@ -19,7 +18,6 @@ from .base.errors import GradlabError, note
 from .services import origin, session
 
 Command = Callable[..., int]
-Settings = dict[str, Any]
 
 
 def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
@@ -50,12 +48,3 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-
-
-def flat(settings: Settings, prefix: str = "") -> Settings:
-    """Name nested settings as the command line does: model.width."""
-    found: Settings = {}
-    for name, value in settings.items():
-        nested = isinstance(value, dict)
-        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return found

@@ -18,10 +18,10 @@ import tyro
 from . import weightfile
 from .base.errors import GradlabError, only_observing
 from .base.files import digest, exists, prepare, read_bytes, write_result
-from .base.tables import columns
-from .command import flat
+from .base.tables import columns, flat
 from .curves import compare_curves
-from .record import METRICS, Values, read_checked
+from .mirror import METRICS
+from .record import Values, read_checked
 
 SCORE = "val_accuracy"
 BEST = "best.safetensors"

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from .base.errors import GradlabError, note, reason
 from .base.files import exists, names, read_bytes, remove, write_durably
-from .record import CHECKSUM, METRICS
 from .services import mounts
 from .store.copies import candidates, file_name, is_whole, outdated, step_of
 
+METRICS = "metrics.jsonl"
+CHECKSUM = "metrics.checksum"
 SAVES = "saves"
 HELD = ".held"  # of the folder of saves: what is being copied
 EVENTS = "tensorboard"

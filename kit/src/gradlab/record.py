@@ -20,11 +20,10 @@ from .base.errors import GradlabError, note, only_observing
 from .base.files import exists, read_bytes, write_durably
 from .base.retries import SHORT, retry
 from .events import Events
+from .mirror import CHECKSUM, METRICS
 
 Values = dict[str, float]
 State = dict[str, Any]
-METRICS = "metrics.jsonl"
-CHECKSUM = "metrics.checksum"
 
 
 class Record:

@@ -22,9 +22,8 @@ from .base.errors import GradlabError, note, only_observing
 from .base.files import digest, exists, prepare, read_bytes, read_text, sweep, write_durably
 from .base.locks import Held, Lock
 from .base.retries import SHORT, retry
-from .base.tables import row
+from .base.tables import flat, row
 from .checkpoint import Store
-from .command import flat
 from .curves import Curves
 from .mirror import EVENTS, SAVES, Mirror
 from .record import Record

@@ -1,8 +1,9 @@
-"""What is set out to be read: rows in columns, and words as a list."""
+"""What is set out to be read: rows in columns, words as a list, nested settings by name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .terminal import printable
 
@@ -40,3 +41,12 @@ def listed(words: Sequence[str]) -> str:
     if len(words) <= MOST_LISTED + 1:
         return ", ".join(words)
     return f"{', '.join(words[:MOST_LISTED])} and {len(words) - MOST_LISTED:,} more"
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested settings as the command line does: model.width."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found
