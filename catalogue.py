@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 QUESTIONS: dict[str, Any] = json.loads((HERE / "cookiecutter.json").read_text("utf-8"))
 ASKED = {name for name in QUESTIONS if not name.startswith("_")}
 FOLDER = "{{cookiecutter.project_slug}}"
-MACHINES = HERE / "kit/src/gradlab/workflow/machines.json"
+MACHINES = HERE / "kit/src/gradlab/check/machines.json"
 # libyaml's, where PyYAML was built with it, is ten times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Raw in JSON strings, but refused by TOML or YAML, or read as a line's end.

@@ -296,7 +296,7 @@ def show(*command):
         raise Stop(f"Not installed: see the lines above. (exit status {process.returncode})")
 
 
-show(sys.executable, "-m", "gradlab.install")
+show(sys.executable, "-m", "gradlab.notebook.install")
 # The kit as it is now, not of an earlier run of these cells.
 for module in [known for known in sys.modules if known.partition(".")[0] == "gradlab"]:
     del sys.modules[module]
@@ -305,7 +305,7 @@ importlib.invalidate_caches()
 if site.ENABLE_USER_SITE and os.path.isdir(site.getusersitepackages()):
     site.addsitedir(site.getusersitepackages())
 sys.path[:] = [str(code / "src"), *(path for path in sys.path if path != str(code / "src"))]
-from gradlab import notebook
+from gradlab.notebook import cells
 
 # %% [markdown] about-check
 # ## 4. Check the machine
@@ -316,9 +316,9 @@ from gradlab import notebook
 #@title 4. Check the machine { display-mode: "form" }
 gpu_required = False  #@param {type:"boolean"}
 
-if "notebook" not in globals():
+if "cells" not in globals():
     raise RuntimeError("Run the cells above first, from the top.")
-notebook.run("doctor", *["--gpu"] * gpu_required)
+cells.run("doctor", *["--gpu"] * gpu_required)
 
 # %% [markdown] about-run
 # ## 5. Run the workflow
@@ -329,9 +329,9 @@ notebook.run("doctor", *["--gpu"] * gpu_required)
 #@title 5. Run the workflow { display-mode: "form" }
 workflow = "train"  #@param {type:"string"}
 
-if "notebook" not in globals():
+if "cells" not in globals():
     raise RuntimeError("Run the cells above first, from the top.")
-notebook.run("run", workflow, secret=secret, remount=mount_drive)
+cells.run("run", workflow, secret=secret, remount=mount_drive)
 
 # %% [markdown] about-look
 # ## 6. Look
@@ -340,9 +340,9 @@ notebook.run("run", workflow, secret=secret, remount=mount_drive)
 
 # %% look
 #@title 6. Look { display-mode: "form" }
-if not {"notebook", "workflow"} <= globals().keys():
+if not {"cells", "workflow"} <= globals().keys():
     raise RuntimeError("Run the cells above first, from the top.")
-notebook.look(workflow)
+cells.look(workflow)
 
 # %% [markdown] about-tensorboard
 # TensorBoard shows each step of the runs.
@@ -351,10 +351,10 @@ notebook.look(workflow)
 #@title 6. TensorBoard { display-mode: "form" }
 show_tensorboard = True  #@param {type:"boolean"}
 
-if not {"notebook", "workflow"} <= globals().keys():
+if not {"cells", "workflow"} <= globals().keys():
     raise RuntimeError("Run the cells above first, from the top.")
 if show_tensorboard:
-    notebook.tensorboard(workflow)
+    cells.tensorboard(workflow)
 
 # %% [markdown] about-take
 # Takes the model with you: as an ONNX file, as a download of this browser, or both.
@@ -364,9 +364,9 @@ if show_tensorboard:
 as_onnx = False  #@param {type:"boolean"}
 download = False  #@param {type:"boolean"}
 
-if not {"notebook", "workflow"} <= globals().keys():
+if not {"cells", "workflow"} <= globals().keys():
     raise RuntimeError("Run the cells above first, from the top.")
-notebook.take(workflow, as_onnx, download)
+cells.take(workflow, as_onnx, download)
 
 # %% [markdown] about-leave
 # ## 7. Leave
@@ -375,6 +375,6 @@ notebook.take(workflow, as_onnx, download)
 
 # %% leave
 #@title 7. Leave { display-mode: "form" }
-if "notebook" not in globals():
+if "cells" not in globals():
     raise RuntimeError("Run the cells above first, from the top.")
-notebook.leave()
+cells.leave()

@@ -39,8 +39,8 @@ the exit code.
 sys.path.insert(0, str(KIT))
 
 from gradlab import __main__ as kit  # noqa: E402
-from gradlab.command import Command, main  # noqa: E402
-from gradlab.workflow.check import RULES  # noqa: E402
+from gradlab.check.check import RULES  # noqa: E402
+from gradlab.cli import Command, main  # noqa: E402
 
 
 def programs() -> dict[str, Sequence[Command]]:

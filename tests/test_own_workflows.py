@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.workflow.check import check
+from gradlab.check.check import check
 
 from .conftest import Bake
 from .lab import Lab, descendants

@@ -57,7 +57,7 @@ def test_a_notebook_gets_a_machine_of_its_kind_and_the_chosen_one_where_that_is_
     bake: Bake, answer: str
 ) -> None:
     project = bake(gradient_machine=answer)
-    known = json.loads((KIT / "gradlab/workflow/machines.json").read_text())
+    known = json.loads((KIT / "gradlab/check/machines.json").read_text())
     gpus = {machine["name"]: machine["gpus"] for machine in known["machines"]}
     chosen = {kind: str(d["machineType"]) for kind, d in definitions(project).items()}
     assert (chosen["free-gpu"], chosen["free-cpu"]) == ("Free-GPU", "Free-CPU")

@@ -19,7 +19,7 @@ from .test_template import ANSWERS
 from .test_use import call, copy  # noqa: F401
 
 DATA = yaml.safe_load((TEMPLATE / "services.yaml").read_text())
-GRADIENT = json.loads((KIT / "gradlab/workflow/machines.json").read_text())
+GRADIENT = json.loads((KIT / "gradlab/check/machines.json").read_text())
 Machine = dict[str, Any]
 
 

@@ -134,7 +134,7 @@ def test_an_update_from_0_1_takes_the_kit_out_of_the_project_and_keeps_your_edit
 ) -> None:
     updates = Updates(tmp_path, of_0_1=True)
     project = updates.project
-    assert (project / "src/gradlab/keyed.py").exists() and not (project / "vendor").exists()
+    assert (project / "src/gradlab/train/keyed.py").exists() and not (project / "vendor").exists()
     edit(project / YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 300.0")
     (project / "src/my_model/mine.py").write_text("MINE = True\n")
     commit(project, "mine")

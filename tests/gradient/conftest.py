@@ -20,7 +20,7 @@ from unittest.mock import patch
 import pytest
 
 from gradlab.__main__ import commands
-from gradlab.command import main
+from gradlab.cli import main
 
 from ..kit import KIT, PROJECT
 from ..lab import Judged

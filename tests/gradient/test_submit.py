@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gradlab.gradient.push import https
+from gradlab.remote.gradient.push import https
 
 from .api import KEY, Api
 from .conftest import SPEC, Desk

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlab import notebook
-from gradlab.record import Record
+from gradlab.notebook import cells
+from gradlab.train.record import Record
 
 SPEC = """
 jobs:
@@ -37,12 +37,12 @@ def test_tensorboard_shows_the_runs_of_any_storage(
         record.add(1, 1, {"loss": 1.0})
         record.close()
     ports: list[int] = []
-    started = notebook._start_tensorboard
+    started = cells._start_tensorboard
     monkeypatch.setattr(
-        notebook, "_start_tensorboard", lambda options: ports.append(started(options)) or ports[0]
+        cells, "_start_tensorboard", lambda options: ports.append(started(options)) or ports[0]
     )
     monkeypatch.setattr("tensorboard.notebook.display", lambda **_: None)
-    notebook.tensorboard("train")
+    cells.tensorboard("train")
     try:
         assert runs(ports[0]) == ["narrow", "wide"]
     finally:

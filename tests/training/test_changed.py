@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from gradlab import source
 from gradlab.base.errors import GradlabError
+from gradlab.store import source
 
 from ..kit import KIT, paths
 from ..lab import Lab
@@ -108,10 +108,10 @@ CHANGES = {
     "a table in the package": [Edit("PKG/labels.json", "", "[1]", "labels.json is new")],
     "order": [
         Edit(
-            "gradlab/keyed.py",
+            "gradlab/train/keyed.py",
             '"order", epoch',
             '"order", epoch + 1',
-            "gradlab/keyed.py has changed",
+            "gradlab/train/keyed.py has changed",
         )
     ],
 }
@@ -126,7 +126,7 @@ NO_CHANGES = {
     "a page in the package": [Edit("PKG/NOTES.md", "", "# Notes\n")],
     "what editors leave": [Edit("PKG/.ipynb_checkpoints/data-checkpoint.py", "", "x = 1\n"),
                            Edit("PKG/data.py~", "", "x"), Edit("PKG/Untitled.ipynb", "", "{}")],
-    "the kit's messages": [Edit("gradlab/runs.py", "Stopped at step", "Ended at step")],
+    "the kit's messages": [Edit("gradlab/train/runs.py", "Stopped at step", "Ended at step")],
     "a test": [Edit("../tests/test_new.py", "", "def test_nothing(): pass\n")],
 }  # fmt: skip
 

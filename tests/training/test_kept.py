@@ -20,11 +20,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradlab import checkpoint, mirror, weightfile
 from gradlab.base.errors import GradlabError
-from gradlab.compare import compare_command
-from gradlab.record import Record
+from gradlab.store import mirror
 from gradlab.store.copies import is_whole
+from gradlab.train import checkpoint, weightfile
+from gradlab.train.compare import compare_command
+from gradlab.train.record import Record
 
 from .. import warm
 from ..conftest import generate

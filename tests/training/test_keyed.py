@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from gradlab import keyed
 from gradlab.base.errors import GradlabError
+from gradlab.train import keyed
 
 
 class Noise(Dataset[Any]):

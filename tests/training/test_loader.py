@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from gradlab import loader
-from gradlab.keyed import KeyedDataset
-from gradlab.loader import Loader, LoaderError
+from gradlab.train import loader
+from gradlab.train.keyed import KeyedDataset
+from gradlab.train.loader import Loader, LoaderError
 
 from ..kit import paths
 from ..lab import SMALL, Lab
@@ -158,7 +158,7 @@ def test_signals_to_every_worker_are_left_to_the_parent() -> None:
 SHARED = """
 import sys
 import torch
-from gradlab.loader import Loader, LoaderError
+from gradlab.train.loader import Loader, LoaderError
 class Data(torch.utils.data.Dataset):
     def __getitem__(self, place):
         return eval(sys.argv[1])

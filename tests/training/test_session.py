@@ -9,11 +9,11 @@ from typing import TypeVar, get_type_hints
 
 import pytest
 
-from gradlab import devices
 from gradlab.base.errors import GradlabError
 from gradlab.services import machine, session
 from gradlab.services.mounts import filesystem
 from gradlab.services.table import here
+from gradlab.train import devices
 
 from ..lab import Lab
 

@@ -26,9 +26,9 @@ KIT = ("tyro", "yaml", "jsonschema", "tqdm", "tomllib", "graphlib", "concurrent.
 # The commands themselves, for those that always run the same copy of the kit.
 COMMANDS = (
     *KIT,
-    *("gradlab.workflow.runner", "gradlab.workflow.listing", "gradlab.workflow.check"),
-    *("gradlab.workflow.show", "gradlab.gradient.setup", "gradlab.gradient.submit"),
-    *("gradlab.compare", "gradlab.services.doctor", "gradlab.command", "gradlab.services.origin"),
+    *("gradlab.run.runner", "gradlab.store.listing", "gradlab.check.check"),
+    *("gradlab.check.show", "gradlab.remote.gradient.setup", "gradlab.remote.gradient.submit"),
+    *("gradlab.train.compare", "gradlab.doctor", "gradlab.cli", "gradlab.services.origin"),
 )
 TRAINING = (
     *KIT,

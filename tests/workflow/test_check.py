@@ -13,15 +13,15 @@ import yaml
 from jsonschema import Draft7Validator
 
 from gradlab.base.errors import GradlabError
-from gradlab.workflow.check import RULES, check, load
-from gradlab.workflow.spec import SpecError, find, parse, read
+from gradlab.check.check import RULES, check, load
+from gradlab.spec.spec import SpecError, find, parse, read
 
 from ..kit import KIT
 from .conftest import Project
 
 SPECS = Path(__file__).parent / "specs"
 BROKEN, VALID = SPECS / "broken", SPECS / "valid"
-SCHEMA = json.loads((KIT / "gradlab/workflow/schema.json").read_text())
+SCHEMA = json.loads((KIT / "gradlab/spec/schema.json").read_text())
 
 IN_A_REPOSITORY = {"unknown-branch"}  # which has a test of its own
 

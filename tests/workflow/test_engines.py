@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gradlab.workflow import mapping
+from gradlab.engines import mapping
 
 from .conftest import IMAGE, Project
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gradlab.workflow import repository
+from gradlab.run import repository
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.workflow.check import Finding, check
+from gradlab.check.check import Finding, check
 
 from .conftest import Project
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradlab.workflow.masking import Mask
+from gradlab.run.masking import Mask
 
 SECRET = "s3cr3t/w0rd+with=si gns&'\"\\é"
 

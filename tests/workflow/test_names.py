@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gradlab.base.errors import GradlabError
-from gradlab.workflow import models
-from gradlab.workflow.check import check, load
-from gradlab.workflow.datasets import Reference
+from gradlab.check.check import check, load
+from gradlab.store import models
+from gradlab.store.datasets import Reference
 
 from .conftest import Project
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gradlab.workflow import report
-from gradlab.workflow.masking import Mask
-from gradlab.workflow.report import Console, JobLog
+from gradlab.run import report
+from gradlab.run.masking import Mask
+from gradlab.run.report import Console, JobLog
 
 from .conftest import Project
 from .test_run_hostile import MADE, job

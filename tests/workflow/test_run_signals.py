@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from gradlab import live
 from gradlab.base import processes
 from gradlab.base.stop import GRACE, Stop
+from gradlab.notebook import live
 
 from ..lab import descendants
 from ..services.processes import ENDING, fresh_signals, until

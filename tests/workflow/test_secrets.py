@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.gradient import needs
-from gradlab.workflow import check
+from gradlab.check import check
+from gradlab.remote.gradient import needs
 
 from .conftest import Project
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gradlab.workflow.check import load
-from gradlab.workflow.show import to_mermaid, to_table
-from gradlab.workflow.spec import parse, read
+from gradlab.check.check import load
+from gradlab.check.show import to_mermaid, to_table
+from gradlab.spec.spec import parse, read
 
 from .conftest import Project
 from .test_check import VALID

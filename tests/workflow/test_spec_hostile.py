@@ -11,9 +11,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gradlab.workflow import reader
-from gradlab.workflow.check import check
-from gradlab.workflow.spec import parse, read
+from gradlab.check.check import check
+from gradlab.spec import reader
+from gradlab.spec.spec import parse, read
 
 from .conftest import Project
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlab import progress
 from gradlab.base import errors
+from gradlab.train import progress
 
 from .conftest import Project
 from .test_run_hostile import MADE, job

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from gradlab.services import table
-from gradlab.workflow import sealed, sealing, tree
-from gradlab.workflow.datasets import Store
+from gradlab.store import sealed, sealing, tree
+from gradlab.store.datasets import Store
 
 from .. import warm
 from ..failing import Done, Forks, flip_a_bit, kept
@@ -29,7 +29,7 @@ from ..kit import KIT
 from .conftest import HAS_BUBBLEWRAP, Project
 
 ERRORS = ("EIO", "ESTALE", "ENOSPC", "ENOTCONN")
-MODULES = (*warm.KIT, "gradlab.workflow.runner", "gradlab.workflow.listing")
+MODULES = (*warm.KIT, "gradlab.run.runner", "gradlab.store.listing")
 # For each storage and beginning; a run in a fork takes half a second. More of them: TRIED=300.
 CALLS = FLIPS = int(os.environ.get("TRIED", "4"))
 LEAVES = """
@@ -364,7 +364,7 @@ COMMIT = """
 import sys
 from pathlib import Path
 from gradlab.services import table
-from gradlab.workflow.datasets import Store
+from gradlab.store.datasets import Store
 top = Path(sys.argv[1])
 store = Store(table.Storage(top, True, False, ""), top)
 sys.stdin.readline()

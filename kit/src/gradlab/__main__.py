@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from .base import streams
-from .command import Command
-from .command import main as run
+from .cli import Command
+from .cli import main as run
 from .services import session
 from .services.origin import origin
 
 MODULES = {
-    "doctor": "services.doctor",
-    "check": "workflow.check",
-    "show": "workflow.show",
-    "run": "workflow.runner",
-    "datasets": "workflow.listing",
-    "compare": "compare",
-    "setup": "gradient.setup",
-    "submit": "gradient.submit",
+    "doctor": "doctor",
+    "check": "check.check",
+    "show": "check.show",
+    "run": "run.runner",
+    "datasets": "store.listing",
+    "compare": "train.compare",
+    "setup": "remote.gradient.setup",
+    "submit": "remote.gradient.submit",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gradlab import command
+from gradlab import cli
 from gradlab.base import signals
 
 from .config import EvaluateConfig, ExportConfig, TrainConfig
@@ -39,4 +39,4 @@ def export(config: Annotated[ExportConfig, PLAIN]) -> int:
 
 if __name__ == "__main__":
     signals.take()
-    sys.exit(command.main(f"python -m {__package__}", [train, evaluate, export]))
+    sys.exit(cli.main(f"python -m {__package__}", [train, evaluate, export]))

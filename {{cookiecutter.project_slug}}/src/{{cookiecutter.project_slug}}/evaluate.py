@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
-from gradlab import devices, keyed, runs, weightfile
 from gradlab.base.errors import only_observing
 from gradlab.base.files import prepare, write_result
-from gradlab.curves import confusion_matrix
-from gradlab.loader import Loader
-from gradlab.weights import load_weights
+from gradlab.train import devices, keyed, runs, weightfile
+from gradlab.train.curves import confusion_matrix
+from gradlab.train.loader import Loader
+from gradlab.train.weights import load_weights
 
 from .config import EvaluateConfig, ModelConfig
 from .data import LABELS, datasets

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import runs
 from gradlab.base.errors import GradlabError
 from gradlab.base.files import prepare
+from gradlab.train import runs
 
 from .config import ExportConfig
 from .data import datasets

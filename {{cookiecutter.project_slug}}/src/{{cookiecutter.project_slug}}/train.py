@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gradlab import devices, examples, keyed, runs, source, weightfile
 from gradlab.base import signals
 from gradlab.base.errors import GradlabError, note
-from gradlab.loader import Loader, LoaderError
-from gradlab.progress import Progress
 from gradlab.services import machine, session
-from gradlab.weights import Weights, load_weights, prove, weights
+from gradlab.store import source
+from gradlab.train import devices, examples, keyed, runs, weightfile
+from gradlab.train.loader import Loader, LoaderError
+from gradlab.train.progress import Progress
+from gradlab.train.weights import Weights, load_weights, prove, weights
 
 from .config import TrainConfig
 from .data import Splits, datasets

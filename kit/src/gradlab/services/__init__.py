@@ -1,0 +1,1 @@
+"""Which service this machine is of, what it keeps there and when its session ends."""

@@ -1,0 +1,1 @@
+"""What is wrong in a workflow file, and what it looks like."""

@@ -1,0 +1,87 @@
+"""`gradlab check`: what is wrong with a workflow file, before the service is asked.
+
+Promises: each finding names file, line and column, its rule, what is wrong and what would do; what
+works on the service is never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import tyro
+
+from ..base.errors import GradlabError
+from ..base.names import WORKFLOW
+from ..services import session
+from ..spec.document import START, Document, Problem, SpecError
+from ..spec.reader import read
+from ..spec.spec import FOLDER, Spec, parse, workflow_files
+from . import exposed, origins, rules, shell, structure, texts
+from .findings import RULES, Finding, Format, finding, render
+
+__all__ = ["RULES", "Finding", "check", "check_command", "load"]
+
+
+def check(path: Path) -> list[Finding]:
+    """Give all that is wrong with a workflow file, in the order of its lines."""
+    return _examine(path)[0]
+
+
+def load(path: Path) -> Spec:
+    """Give the spec of a workflow file; raises `GradlabError` that names all its errors."""
+    findings, spec = _examine(path)
+    errors = [each for each in findings if each.severity == "error"]
+    if errors or spec is None:
+        raise GradlabError("\n".join(map(str, errors)))
+    return spec
+
+
+def _examine(path: Path) -> tuple[list[Finding], Spec | None]:
+    try:
+        document = read(path)
+    except SpecError as error:
+        return [finding(path, error.problem)], None
+    spec = parse(document)
+    found = {finding(path, problem) for problem in _problems(spec, document)}
+    return sorted(found), spec
+
+
+def _problems(spec: Spec, document: Document) -> Iterator[Problem]:
+    yield from document.problems
+    if not WORKFLOW.takes(document.path.stem):
+        name = document.path.stem
+        yield Problem(START, "name", f"`{name}` can't be {WORKFLOW.what}", WORKFLOW.near(name))
+    yield from structure.structure(document)
+    yield from rules.meaning(spec, document)
+    yield from origins.origins(spec, document)
+    yield from shell.scripts(spec, document)
+    yield from texts.paths(spec, document)
+    yield from texts.secrets(spec, document)
+    yield from exposed.exposed(spec, document)
+
+
+def check_command(
+    files: tyro.conf.Positional[tuple[Path, ...]] = (), format: Format = "text"
+) -> int:
+    """Check Gradient Workflow files: exit code 0, 1 for errors, 2 for files that can't be read.
+
+    Args:
+        files: The files; without any, all workflows of this project.
+        format: text for people, github for annotations in a pull request, json for programs.
+    """
+    paths = list(files) or _project_files()
+    findings = [each for path in paths for each in check(path)]
+    print(render(findings, len(paths), format))
+    if any(each.rule == "unreadable" for each in findings):
+        return 2
+    return int(any(each.severity == "error" for each in findings))
+
+
+def _project_files() -> list[Path]:
+    root = session.project_root()
+    found = workflow_files(root)
+    if not found:
+        raise GradlabError(f"there is no workflow to check: {root / FOLDER} holds no YAML file")
+    here = Path.cwd()
+    return [path.relative_to(here) if path.is_relative_to(here) else path for path in found]

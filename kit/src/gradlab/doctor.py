@@ -1,0 +1,133 @@
+"""gradlab doctor: what this machine is, and what to do about anything that will hurt.
+
+Promises: only looks, needs no network, works without torch; every problem comes with what
+would mend it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .base.tables import columns
+from .base.units import clock
+from .services import machine, session
+from .services.origin import origin
+from .services.table import here
+
+PACKAGES = ("torch", "numpy", "tensorboard", "matplotlib", "scikit-learn", "safetensors")
+GIB = 2**30
+LITTLE_SPACE = 2 * GIB
+LITTLE_MEMORY = 2 * GIB
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A row of the table; advice is what to do about it where it is bad."""
+
+    name: str
+    value: str
+    advice: str = ""
+    fatal: bool = False
+
+
+def doctor_command(gpu: bool = False) -> int:
+    """Show what this machine is and keeps, and what to do about anything bad.
+
+    Args:
+        gpu: Fail where no GPU can be used.
+    """
+    facts, rows = list(_facts(gpu)), []
+    for fact in facts:
+        mark = " " if not fact.advice else "x" if fact.fatal else "!"
+        rows.append((f"{mark} {fact.name}", fact.value))
+        if fact.advice:
+            rows.append(("", f"-> {fact.advice}"))
+    print("\n".join(columns(rows)))
+    return int(any(fact.fatal for fact in facts))
+
+
+def _facts(gpu: bool) -> Iterator[Fact]:
+    yield Fact("service", f"{here().name} ({platform.platform(terse=True)})")
+    yield _device(gpu)
+    yield _memory()
+    yield from _storage()
+    yield _time_left()
+    yield _versions()
+    yield Fact("template", origin(session.project_root()))
+
+
+def _device(gpu: bool) -> Fact:
+    try:
+        from .train import devices
+    except ImportError as error:
+        advice = "install the project: python -m pip install -r requirements.txt"
+        return Fact("device", f"unknown: {error}", advice, fatal=True)
+    problem = devices.gpu_problem()
+    if problem is None:
+        return Fact("device", devices.gpu_name())
+    if devices.choose("auto").type == "mps":
+        return Fact("device", "Apple GPU")
+    value = f"CPU, {machine.cpus()} core(s): {problem}"
+    if "not built for" in problem:
+        advice = "use the torch that came with the machine, or choose a newer GPU"
+        return Fact("device", value, advice, fatal=gpu)
+    return Fact("device", value, here().gpu if gpu else "", fatal=gpu)
+
+
+def _memory() -> Fact:
+    total, free = machine.memory()
+    if not total:
+        return Fact("memory", "unknown")
+    advice = "stop other notebooks and programs" if free < LITTLE_MEMORY else ""
+    return Fact("memory", f"{total / GIB:.1f} GiB, {free / GIB:.1f} GiB available", advice)
+
+
+def _storage() -> Iterator[Fact]:
+    storage = session.storage(session.project_name(session.project_root()))
+    kept = "" if storage.persistent else "save elsewhere what you need before the session ends"
+    if not storage.persistent and here().has_drive:
+        kept = "mount Google Drive, or set GRADLAB_STORAGE to a folder that persists"
+    value = "persistent" if storage.persistent else "NOT persistent"
+    yield Fact("storage", f"{storage.path} ({value}: {storage.why})", kept)
+    there = _existing(storage.path)
+    if not os.access(there, os.W_OK):
+        advice = "set GRADLAB_STORAGE to a folder that can be written"
+        yield Fact("space", f"{there} can't be written", advice, fatal=True)
+        return
+    usage = shutil.disk_usage(there)
+    advice = "delete old runs and datasets" if usage.free < LITTLE_SPACE else ""
+    yield Fact("space", f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free", advice)
+
+
+def _existing(path: Path) -> Path:
+    """Give the path or the nearest folder above it that exists."""
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def _time_left() -> Fact:
+    deadline = session.deadline()
+    if deadline is None:
+        return Fact("time left", "no limit known")
+    left = deadline - time.time()
+    advice = "what you start now will have to carry on in the next session" if left < 1800 else ""
+    return Fact("time left", f"{clock(left)} at most; idle sessions end sooner", advice)
+
+
+def _versions() -> Fact:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    missing = "missing" in found.values()
+    advice = "install the project: python -m pip install -r requirements.txt" if missing else ""
+    text = ", ".join(f"{name} {number}" for name, number in found.items())
+    return Fact("versions", text, advice, fatal=missing)

@@ -1,0 +1,1 @@
+"""Where a job runs: in a container, under bubblewrap, on this machine."""

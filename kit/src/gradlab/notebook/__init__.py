@@ -1,0 +1,1 @@
+"""What the notebook asks for: an installation, a run to watch, what it made."""

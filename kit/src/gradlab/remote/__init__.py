@@ -1,0 +1,1 @@
+"""Services that a run is handed to, each through its own client."""

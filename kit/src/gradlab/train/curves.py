@@ -1,0 +1,127 @@
+"""Pictures of what was measured: the curves of a run and a confusion matrix, as PNG.
+
+Promises: draws without a screen; reads only what was recorded since the last drawing; the curves
+of a run that goes on take at most 5 % of its time.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..base.files import write_durably
+from .record import read
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Points = dict[str, list[tuple[float, float]]]
+SHARE = 0.05  # of a run's time that its curves may take
+
+
+class Curves:
+    """The curves of metrics.jsonl over the epochs: losses left, other validation values right."""
+
+    def __init__(self, metrics: Path, picture: Path) -> None:
+        self.metrics = metrics
+        self.picture = picture
+        self._read = 0
+        self._cost = 0.0  # of the last drawing
+        self._drawn = 0.0
+        self._losses: dict[int, tuple[float, int]] = {}
+        self._values: Points = defaultdict(list)
+
+    @property
+    def due(self) -> bool:
+        """Tell whether a drawing is due: the first is, each later one once the last is paid."""
+        return SHARE * (time.monotonic() - self._drawn) >= self._cost
+
+    def draw(self) -> None:
+        """Take up what was recorded since the last time and write the picture."""
+        begun = time.monotonic()
+        try:
+            self._draw()
+        finally:
+            self._drawn = time.monotonic()
+            self._cost = self._drawn - begun
+
+    def _draw(self) -> None:
+        lines, self._read = read(self.metrics, self._read)
+        for line in lines:
+            self._take(line)
+        means = [(float(epoch), total / count) for epoch, (total, count) in self._losses.items()]
+        write_durably(self.picture, _png(_curves({"training loss": means, **self._values})))
+
+    def _take(self, line: dict[str, float]) -> None:
+        epoch = int(line["epoch"])
+        if "loss" in line:
+            total, count = self._losses.get(epoch, (0.0, 0))
+            self._losses[epoch] = (total + line["loss"], count + 1)
+        for name, value in line.items():
+            if name.startswith("val_"):
+                self._values[name].append((epoch, value))
+
+
+def _curves(points: Points) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, values in points.items():
+        axes = left if name.endswith("loss") else right
+        label = name.replace("val_", "validation ").replace("_", " ")
+        axes.plot(*zip(*values, strict=True), marker=".", label=label)
+    for axes, title in ((left, "Loss"), (right, "Validation")):
+        _label(axes, title)
+    return figure
+
+
+def _label(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+
+
+def compare_curves(points: Points, picture: Path) -> None:
+    """Draw one curve for each run, the best first, over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, values in points.items():
+        axes.plot(*zip(*values, strict=True), marker=".", label=name)
+    _label(axes, "Validation accuracy")
+    write_durably(picture, _png(figure))
+
+
+def confusion_matrix(counts: np.ndarray[Any, Any], labels: list[str], picture: Path) -> None:
+    """Draw a confusion matrix: counts of shape (classes, classes), true classes in rows."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts, cmap="Blues")
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(labels)), xticklabels=labels)
+    axes.set(yticks=range(len(labels)), yticklabels=labels)
+    # More numbers than this can't be read; the colours still can.
+    if len(labels) <= 30:
+        for (row, column), count in np.ndenumerate(counts):
+            dark = count > counts.max() / 2
+            colour = "white" if dark else "black"
+            text = str(count) if count else ""
+            axes.text(column, row, text, ha="center", va="center", color=colour)
+    write_durably(picture, _png(figure))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

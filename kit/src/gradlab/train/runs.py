@@ -1,0 +1,349 @@
+"""A training run that is opened, continued and finished under one name.
+
+Promises: `<storage>/runs/<name>` is the same folder every time; the run that is opened goes
+on from its newest whole save, or refuses: under other settings, or while another process
+trains it. Starting over moves the earlier run aside.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import GradlabError, note, only_observing
+from ..base.files import digest, exists, prepare, read_bytes, read_text, sweep, write_durably
+from ..base.locks import Held, Lock
+from ..base.retries import SHORT, retry
+from ..base.tables import flat, row
+from ..services import session
+from ..store import source
+from ..store.copies import candidates, step_of
+from ..store.mirror import EVENTS, SAVES, Mirror
+from . import examples
+from .checkpoint import Store
+from .curves import Curves
+from .record import Record
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What file systems say that have no locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+GENERATION = "generation"
+TITLES = ("setting", "then", "now")
+State = dict[str, Any]
+
+
+def places(project: str, name: str) -> tuple[Path, Path]:
+    """Give the folder in which a run is written and the one that keeps it, often the same."""
+    if not RUN_NAME.fullmatch(name):
+        raise GradlabError(
+            f"--name {name!r} can't name a folder on every service: use letters, digits, "
+            "dots, dashes and underscores, such as 'wide-net-2'."
+        )
+    storage = session.storage(project)
+    kept = storage.path / "runs" / name
+    return (session.scratch(project) / "runs" / name if storage.slow else kept), kept
+
+
+def find(project: str, name: str, file: str, advice: str) -> Path:
+    """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
+    work, kept = places(project, name)
+    try:
+        # Another machine may have carried on what this one has begun.
+        for folder in sorted((work, kept), key=_newest, reverse=True):
+            if exists(folder / file):
+                return folder / file
+    except OSError as error:
+        raise GradlabError(
+            f"The run in {kept} can't be read: {error}.\nGive the same command again when it can.",
+            exit_code=1,
+        ) from error
+    raise GradlabError(f"There is no {file} in {kept}: {advice}")
+
+
+def _newest(folder: Path) -> int:
+    return max(map(step_of, candidates(folder / SAVES)), default=-1)
+
+
+class Run:
+    """An open run: what it has saved so far, its record, and what becomes of both."""
+
+    def __init__(
+        self, work: Path, kept: Path, settings: State, seconds: float, data: examples.Seen
+    ) -> None:
+        self.work = work
+        self.kept = kept
+        self.settings = settings
+        self.data = data
+        self.step = 0
+        self.state: State | None = None
+        self.later: dict[str, Callable[[], bytes]] = {}
+        self.store = Store(work / SAVES, seconds)
+        self.mirror = Mirror(work, kept) if work != kept else None
+
+    def resume(self, accept: bool = False) -> None:
+        """Take up the newest save that is whole.
+
+        Raises GradlabError if it is of other settings, or of other code or data unless `accept`.
+        """
+        if self.mirror:
+            self.mirror.restore()
+        saved = self.store.load()
+        if saved:
+            self._compare(saved["settings"])
+            self._compare_sources(saved, accept)
+            self.step, self.state = saved["step"], saved["state"]
+        self.opened_at = self.step
+        self.record = Record(self.work, saved["record"] if saved else None)
+        self.curves = Curves(self.record.path, self.work / "curves.png")
+        self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
+
+    def _compare(self, then: State) -> None:
+        old, new = ({**each, "code": {}} for each in (then, self.settings))
+        old, new = flat(old), flat(new)
+        names = [name for name in old | new if old.get(name) != new.get(name)]
+        if names:
+            rows = [(name, old.get(name, "-"), new.get(name, "-")) for name in names]
+            widths = (max(len(name) for name in [*names, "setting"]), 14, 0)
+            table = "\n".join(f"    {row(each, widths)}" for each in [TITLES, *rows])
+            raise GradlabError(
+                f"The run in {self.kept} was begun with other settings:\n{table}\n"
+                f"Give them as then, or {session.ways_to_start_over()}."
+            )
+
+    def _compare_sources(self, saved: State, accept: bool) -> None:
+        """Refuse to go on with what other code or data have trained."""
+        then, now = saved["settings"].get("code"), self.settings.get("code", {})
+        if then is None:
+            note("! Saved by an earlier version, which did not note its code: taken as the same.")
+            return
+        data = saved.get("data", {})
+        changed = source.changed(then, now) + examples.changed(data, self.data)
+        if not changed:
+            self.data = data
+            return
+        lines = "\n".join(f"    {line}" for line in changed)
+        message = f"The run in {self.kept} was trained by other code or data:\n{lines}\n"
+        if not accept:
+            raise GradlabError(
+                f"{message}Put them back as they were, or {session.ways_to_start_over()}.\n"
+                f"Where that can't alter the result, {session.way_to_accept()} carries on."
+            )
+        note(f"! {message}! Going on all the same, as asked for.")
+
+    def save(self, step: int, state: State) -> bool:
+        """Save the run as of a step, with what was to be written; tell whether that worked."""
+        with self.store.counted():
+            for file in [name for name, data in self.later.items() if self.write(name, data())]:
+                del self.later[file]
+            saved = {"step": step, "settings": self.settings, "data": self.data}
+            saved["state"] = state
+            done = self.store.save(step, {**saved, "record": self.record.state()}) is not None
+        if done:
+            self.step = step
+            if self.mirror:
+                self.mirror.notify()
+        return done
+
+    def write(self, name: str, data: bytes) -> bool:
+        """Write a small file of the run; a failure warns and is told."""
+        try:
+            retry(lambda: write_durably(self.work / name, data), SHORT)
+            return True
+        except OSError as error:
+            note(f"! {self.work / name} could not be written: {error}.")
+            return False
+
+    def write_later(self, name: str, data: Callable[[], bytes]) -> None:
+        """Write a file of the run with the next save, in whose share of the time it counts."""
+        self.later[name] = data
+
+    def draw(self) -> None:
+        """Bring curves.png up to date, if that is due; a failure warns."""
+        if self.curves.due:
+            self._draw()
+
+    def _draw(self) -> None:
+        self.record.flush()
+        with only_observing(f"{self.curves.picture} could not be drawn"):
+            self.curves.draw()
+
+    def finish(self, step: int, files: dict[str, bytes]) -> None:
+        """Leave the results beside the last step's save; GradlabError if one is missing."""
+        missing = [name for name, data in files.items() if not self._finish(name, data)]
+        self._draw()
+        if self.step < step:
+            missing.append(f"the save of step {step:,}")
+        if not self._close() or missing:
+            raise GradlabError(
+                f"The run is finished, but {self.kept} does not hold all of it: "
+                f"{', '.join(missing) or 'the last copies failed'}.\n"
+                "Make room or mount it again, then give the same command once more.",
+                exit_code=1,
+            )
+
+    def _finish(self, name: str, data: bytes) -> bool:
+        """Write a result, and say so if another one was in its place; tell whether that worked."""
+        with suppress(OSError):
+            if self.step == self.opened_at and read_bytes(self.work / name) != data:
+                note(f"! {self.work / name} was damaged: written anew.")
+        return self.write(name, data)
+
+    def stop(self, step: int, total: int) -> None:
+        """Part before the end; GradlabError unless all that is done is saved."""
+        safe = self._close() and self.step == step
+        if not safe:
+            raise GradlabError(
+                f"Stopped at step {step:,}, but the last save in {self.kept} is of step "
+                f"{self.step:,}: the steps after it will be done again.",
+                exit_code=1,
+            )
+        note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
+
+    def _close(self) -> bool:
+        self.record.close()
+        return self.mirror.flush() if self.mirror else True
+
+
+def compare_code(settings: State, package: Path, model: Path, accept: bool) -> None:
+    """Compare the code that trained a model with the package's code now.
+
+    Raises GradlabError where the model itself computes otherwise, unless `accept`; says so where
+    only its training would.
+    """
+    if "code" not in settings:
+        return
+    changed = source.changed(settings["code"], source.code(package))
+    now = source.model_code(package)
+    then = {name: digest for name, digest in settings["code"].items() if name in now}
+    if lines := [f"    {line}" for line in source.changed(then, now)]:
+        message = f"{model} was trained by other code of the model:\n" + "\n".join(lines)
+        if not (accept or os.environ.get("GRADLAB_ACCEPT_CHANGES")):
+            raise GradlabError(
+                f"{message}\nPut it back as it was, or train anew. Where the model computes the "
+                f"same all the same, {session.way_to_accept()} takes it."
+            )
+    if changed:
+        note(f"! Since {model} was trained, {', '.join(changed)}.")
+
+
+def open_run(
+    project: str,
+    name: str,
+    settings: State,
+    fresh: bool,
+    seconds: float,
+    data: examples.Seen | None = None,
+    accept: bool = False,
+) -> Run:
+    """Open a run under its name, alone, and take up what it has saved.
+
+    `settings` are the plain values that decide its result, with `code` the digests of the files
+    that do, `data` what was seen of its data. Raises GradlabError where the storage can't be read
+    or written, another process trains the run, or its settings are others; unless `accept` is
+    given, also where the code or the data are.
+    """
+    work, kept = places(project, name)
+    try:
+        return _open(work, kept, name, settings, fresh, seconds, data, accept)
+    except OSError as error:
+        raise GradlabError(
+            f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
+            "same command again when that works; --name starts another run.\nIf a file can't be "
+            "read for good, move it away: then the run goes on from what was kept before it.",
+            exit_code=1,
+        ) from error
+
+
+def _open(
+    work: Path,
+    kept: Path,
+    name: str,
+    settings: State,
+    fresh: bool,
+    seconds: float,
+    data: examples.Seen | None,
+    accept: bool,
+) -> Run:
+    _lock(prepare(work.parent) / f".{name}.lock", name)
+    begun = {folder: generation(folder) for folder in {work, kept}}
+    newest = max(begun.values()) + fresh
+    for folder, number in begun.items():
+        if number < newest:  # started over here, or on another machine since
+            _move_aside(folder)
+    prepare(work / SAVES)
+    for folder in {work, kept} if newest else ():
+        _note_generation(folder, newest)
+    for folder in {work, work / EVENTS, kept, kept / SAVES}:
+        sweep(folder)
+    run = Run(work, kept, settings, seconds, data or {})
+    run.resume(accept or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
+    return run
+
+
+def generation(folder: Path) -> int:
+    """Tell how often a run had been started over when the one in a folder began.
+
+    Two copies of a run can be compared by their steps only within one generation.
+    """
+    try:
+        text = read_text(folder / GENERATION)
+        number, proof = text.split()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except ValueError:
+        if not text:  # not uploaded
+            return 0
+        number = proof = ""
+    if proof != digest(number.encode()):
+        raise GradlabError(
+            f"{folder / GENERATION} is damaged: it can't be told whether this run or its copy is "
+            "the newer one.\nMove the folder of the older one away, and delete this file.",
+            exit_code=1,
+        )
+    return int(number)
+
+
+def _note_generation(folder: Path, number: int) -> None:
+    text = f"{number} {digest(str(number).encode())}\n".encode()
+    if not exists(folder / GENERATION) or read_bytes(folder / GENERATION) != text:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not renamed: slow storage may do that later, or not.
+        retry(lambda: write_durably(folder / GENERATION, text, renamed=False))
+
+
+def _lock(path: Path, name: str) -> None:
+    """Lock a run for this process until it ends, however it ends."""
+    try:
+        Lock(path).take()
+    except Held as holder:
+        raise GradlabError(
+            f"The run '{name}' is being trained by {str(holder) or 'another process'}.\n"
+            "Wait for it or stop it, or start another run with --name."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
+
+
+def _move_aside(folder: Path) -> None:
+    """Keep the earlier run as <name>~, which no run can be called, for the one before it."""
+    if not exists(folder):
+        return
+    aside = folder.with_name(f"{folder.name}~")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        retry(lambda: os.replace(folder, aside))
+    except OSError as error:
+        raise GradlabError(
+            f"The earlier run in {folder} can't be moved aside: {error.strerror}.\n"
+            "Move or delete it, or take another --name."
+        ) from error
+    note(f"The earlier run is kept in {aside} until the next --fresh.")
