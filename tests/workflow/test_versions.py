@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.base import folders
 from gradlab.services import table
 from gradlab.store import sealed, sealing, tree
 from gradlab.store.datasets import Store
@@ -110,7 +111,7 @@ class Lab:
 
     def clear(self) -> None:
         for folder in (self.storage, self.scratch):
-            tree.discard(folder)
+            folders.discard(folder)
 
     def put(self, folder: Path) -> None:
         """Take a storage and a disk that were kept."""
@@ -284,7 +285,7 @@ def test_data_with_a_changed_bit_is_named_and_never_read(lab: Lab, engine: str, 
     for path in ("data/sub/a", "data/b"):
         whole = (version / path).read_bytes()
         flip(version / path)
-        tree.discard(lab.scratch)
+        folders.discard(lab.scratch)
         done = lab.workflow()
         assert done.code == 1 and "Traceback" not in done.output
         assert "damaged" in done.output and path.removeprefix("data/") in done.output
@@ -540,7 +541,7 @@ def test_a_changed_bit_in_what_is_kept_is_never_believed(
         path = chance.choice(files + [p for p in kept(lab.scratch) if "volumes" in p.parts])
         what = f"seed {seed}: {flip_a_bit(path, chance)}"
         if slow == "1" and chance.random() < 0.5:
-            tree.discard(lab.scratch)  # another machine goes on
+            folders.discard(lab.scratch)  # another machine goes on
         done = lab.workflow()
         assert "Traceback" not in done.output, what + done.output
         if done.code == 0:

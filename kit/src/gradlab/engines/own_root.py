@@ -23,9 +23,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..base import processes
+from ..base import folders, processes
 from ..services import session
-from ..store import tree
 from . import job_python
 
 OWN = ".gradlab"
@@ -70,7 +69,7 @@ def made(folder: Path, seen: str) -> Iterator[Path]:
 def discard(folder: Path) -> None:
     """Remove what a task has written at its root."""
     for name in ROOM:
-        tree.discard(folder / name)
+        folders.discard(folder / name)
 
 
 def private_mounts() -> list[str]:
@@ -92,7 +91,7 @@ def _layers(folder: Path) -> tuple[str, ...]:
     """Try which of the system's folders can be layered with files below a folder."""
     names = [name for name in SYSTEM if _room_for(folder, name)]
     for left in folder.glob(f"{TRIED}*"):  # by a runner that was killed while it tried
-        tree.discard(left)
+        folders.discard(left)
     with suppress(OSError), tempfile.TemporaryDirectory(prefix=TRIED, dir=folder) as place:
         _make_layers(Path(place), names)
         command = [*private_mounts(), "/bin/sh", "-c", TRY, "sh", f"{place}/layers", *names]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..base import processes
+from ..base import folders, processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..base.terminal import printable
@@ -146,7 +146,7 @@ def _run(context: Context, **what: Any) -> int:
 
 def _git_checkout(context: Context) -> int:
     parameters, repository = context.parameters, context.repository
-    tree.empty(context.target)
+    folders.empty(context.target)
     if _is_working_tree(parameters, context.event, repository):
         return _copy_working_tree(context)
     url, ref = (_filled(parameters.get(name), context.event) for name in ("url", "ref"))

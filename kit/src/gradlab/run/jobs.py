@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..base import processes
+from ..base import folders, processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..engines.engines import Engine, passed_on
@@ -152,7 +152,7 @@ class Workshop:
             return self.store.exists(content.value)
         volume = self.place.volume(job.name, name)
         if content.type == "volume":
-            return tree.is_folder(volume) and tree.scan(volume).digest == content.value
+            return folders.is_folder(volume) and tree.scan(volume).digest == content.value
         if job.uses == "create-model@v1":
             top, model = self.place.kept / "models", str(job.parameters["name"])
             return models.is_whole(top, model, content.value)
@@ -176,7 +176,7 @@ class Workshop:
     def cleared(self, folder: Path) -> None:
         """Remove what is not needed any more; a failure is told, and stops nothing."""
         try:
-            tree.discard(folder)
+            folders.discard(folder)
         except OSError as error:
             self.console.line(f"! {folder} could not be removed: {error}")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base import folders
 from ..base.errors import GradlabError
 from ..base.files import names, write_in_place
 from ..base.retries import retry
@@ -74,7 +75,7 @@ class Place:
 
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""
-        tree.discard(self.draft(job))
+        folders.discard(self.draft(job))
         if self.slow:
             self.mirror(job, "").discard()
 
@@ -93,7 +94,7 @@ def prepare(job: Job, place: Place) -> None:
     for name in ("inputs", "tmp/home", "commit", "outputs"):
         (draft / name).mkdir(parents=True, exist_ok=True)
     for name, port in job.outputs.items():
-        tree.discard(place.volume(job.name, name))
+        folders.discard(place.volume(job.name, name))
         path = draft / "outputs" / name
         if path.is_symlink() or path.is_file():
             path.unlink()  # what an earlier run put in the place of a folder, or its string
@@ -105,15 +106,15 @@ def reopen(draft: Path) -> None:
     """Put back into the outputs what was about to become a version, and did not."""
     for name in [] if (draft / "commit").is_symlink() else names(draft / "commit"):
         data, written = draft / "commit" / name / "data", draft / "outputs" / name
-        if tree.exists(data) and not tree.exists(written):
+        if folders.exists(data) and not folders.exists(written):
             written.parent.mkdir(exist_ok=True)
-            tree.move(data, written)
+            folders.move(data, written)
 
 
 def tidy(draft: Path) -> None:
     """Remove all but the outputs from a job's folder."""
     for name in ("inputs", "tmp", "root", "layers", "commit", "mirror"):
-        tree.discard(draft / name)
+        folders.discard(draft / name)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _collect(name: str, port: Port, draft: Path, by: Inspection) -> Content:
     path = draft / "outputs" / name
     if port.type == "string":
         return Content("string", credentials.seal(_text(name, path), by.secrets))
-    if not tree.is_folder(path):
+    if not folders.is_folder(path):
         raise GradlabError(f"/outputs/{name} is no longer a folder")
     for left_out in sealing.seal(path):
         by.tell(f"warning: not kept: /outputs/{name}/{left_out}")
@@ -163,7 +164,7 @@ def _collect(name: str, port: Port, draft: Path, by: Inspection) -> Content:
 
 
 def _text(name: str, path: Path) -> str:
-    found = tree.status(path)
+    found = folders.status(path)
     if found is None:
         raise GradlabError(f"the file /outputs/{name} was not written")
     if not stat.S_ISREG(found.st_mode):  # nor a link to somewhere else
@@ -223,17 +224,17 @@ def settle(
         if content.type == "dataset":
             version = store.secure(content.value)
             if not version:
-                if not tree.exists(box / "manifest.json"):
+                if not folders.exists(box / "manifest.json"):
                     return None
-                if not tree.exists(box / "data"):
-                    tree.move(written, box / "data")
+                if not folders.exists(box / "data"):
+                    folders.move(written, box / "data")
                 version = store.commit(content.value, box)
             settled[name] = Content("dataset", version)
     return settled
 
 
 def _settle_volume(written: Path, volume: Path) -> bool:
-    if tree.exists(written):
+    if folders.exists(written):
         retry(lambda: volume.parent.mkdir(parents=True, exist_ok=True))
-        tree.move(written, volume)
-    return tree.exists(volume)
+        folders.move(written, volume)
+    return folders.exists(volume)

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..base import files
+from ..base import files, folders
 from ..base.errors import note
 from ..base.retries import retry
 from . import copies, tree
@@ -113,7 +113,7 @@ def _differences(then: Key, now: Key) -> str:
 
 def set_aside(folder: Path, damaged: bool = False) -> Path:
     """Put the draft in a folder aside, in the place of an earlier one; give the place."""
-    tree.discard(folder / ASIDE)
+    folders.discard(folder / ASIDE)
     (folder / ASIDE).mkdir()
     if damaged:  # nobody's from now on: it is there to be looked at
         (folder / FILE).unlink(missing_ok=True)
@@ -123,11 +123,11 @@ def set_aside(folder: Path, damaged: bool = False) -> Path:
 
 def _swap(folder: Path) -> None:
     between = folder / f"{ASIDE}.new"
-    tree.discard(between)
+    folders.discard(between)
     between.mkdir()
     _move(folder, between)
     _move(folder / ASIDE, folder)
-    tree.discard(folder / ASIDE)
+    folders.discard(folder / ASIDE)
     between.rename(folder / ASIDE)
 
 

@@ -28,6 +28,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from ..base import folders
 from ..base.errors import GradlabError, note
 from ..base.files import names, sync_folder, write_in_place
 from ..base.locks import Lock
@@ -236,9 +237,9 @@ class Store:
 
     @staticmethod
     def _put(box: Path, place: Path) -> None:
-        if not tree.exists(place):
+        if not folders.exists(place):
             retry(lambda: place.parent.mkdir(parents=True, exist_ok=True))
-            tree.move(box, place)
+            folders.move(box, place)
             sync_folder(place.parent)
 
     @staticmethod
@@ -267,7 +268,7 @@ class Store:
             for id in own:
                 local = self.local / _folder(name) / id
                 same = id.partition("-")[2] == planned.partition("-")[2]
-                if same and tree.exists(local / MANIFEST):
+                if same and folders.exists(local / MANIFEST):
                     self._upload(local, self.top / _folder(name) / id)
             found = self._made(version)
         return found
@@ -308,16 +309,16 @@ class Store:
 
     def _compare(self, version: Version, place: Path) -> None:
         found: list[str] = []
-        if not self.slow or tree.exists(place / MANIFEST):
+        if not self.slow or folders.exists(place / MANIFEST):
             found = tree.differences(place / "data", version.tree)
         if found and not self.slow:
             raise self._damaged(version.name, version.id, found)
         if found:
             note(f"! the copy of {version} in {place} is damaged ({found[0]}): copied again")
-            tree.discard(place)
-        if self.slow and not tree.exists(place / MANIFEST):
-            tree.discard(place)
-            tree.move(self.pack(version, self.place(version) / "data"), place)
+            folders.discard(place)
+        if self.slow and not folders.exists(place / MANIFEST):
+            folders.discard(place)
+            folders.move(self.pack(version, self.place(version) / "data"), place)
 
     def lay(self, version: Version, target: Path) -> None:
         """Copy a version's data into a folder, to be thrown away, comparing it as it goes."""
@@ -330,7 +331,7 @@ class Store:
     def pack(self, version: Version, source: Path) -> Path:
         """Copy a version's files from a folder into a box beside its later place; give the box."""
         box = self.place(replace(version, id=f".{version.id}"), self.local)
-        tree.discard(box)
+        folders.discard(box)
         tree.copy(version.tree, source, box / "data")
         sealing.sync(box / "data", version.tree.files)
         write_in_place(box / MANIFEST, version.to_text())
@@ -340,10 +341,10 @@ class Store:
         """Make a copy of a folder the next version of a dataset."""
         first = self.plan(text, Tree(), source)
         box = self.place(replace(first, id=f".{first.id}"), self.local)
-        tree.discard(box)
+        folders.discard(box)
         content = tree.clone(folder, box / "data", sealing.is_left_out)
         if not content.files:
-            tree.discard(box)
+            folders.discard(box)
             raise GradlabError(f"{folder} has no files")
         sealing.sync(box / "data", content.files)
         version = replace(first, tree=content)
@@ -362,7 +363,7 @@ class Store:
         """List the versions that have a manifest, the newest first."""
         folder = self.top / _folder(name)
         ids = [id for id in names(folder) if VERSION.fullmatch(id)]
-        whole = [id for id in ids if tree.exists(folder / id / MANIFEST)]
+        whole = [id for id in ids if folders.exists(folder / id / MANIFEST)]
         twins = Counter(map(_number, whole))
 
         def rank(id: str) -> tuple[int, str, str]:
@@ -413,11 +414,11 @@ class Store:
         """Remove what commits that were cut off long ago have left; no reason to fail."""
         try:
             for place in (folder / name for name in names(folder)):
-                found = tree.status(place)
+                found = folders.status(place)
                 old = found and time.time() - found.st_mtime > ABANDONED_AFTER
-                whole = VERSION.fullmatch(place.name) and tree.exists(place / MANIFEST)
+                whole = VERSION.fullmatch(place.name) and folders.exists(place / MANIFEST)
                 if old and not whole:
-                    tree.discard(place)
+                    folders.discard(place)
         except OSError as error:
             note(f"! what is left over in {folder} could not be removed: {error}")
 

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..base import files
+from ..base import files, folders
 from ..base.errors import GradlabError, note
 from ..services import mounts
 from . import belongings, copies, tree
@@ -117,7 +117,7 @@ class Mirror:
         """Remove the copy."""
         for path in [*self._lists(), *(self.kept / "files").glob("*/*")]:
             files.remove(path)
-        tree.discard(self.kept)
+        folders.discard(self.kept)
 
     def _serve(self, seconds: float) -> None:
         while not self._end.wait(seconds):
@@ -156,12 +156,12 @@ class Mirror:
 
     def _brought(self) -> Path:
         brought = self.folder.with_name("brought")
-        tree.empty(brought)
+        folders.empty(brought)
         return brought
 
     def _put(self, brought: Path) -> None:
         # At once: half of it would look like a draft of its own after a kill.
-        tree.discard(self.folder)
+        folders.discard(self.folder)
         brought.rename(self.folder)
 
     def _kept_file(self, sha256: str) -> Path:
@@ -185,7 +185,7 @@ class Mirror:
 
     def _copy_changed(self) -> Tree:
         content, changed = Tree(), dict[str, Path]()
-        tree.empty(self.box)
+        folders.empty(self.box)
         for path, status in tree.walk(self.folder):
             source = self.folder / path
             size, time, file = self._known.get(path, (-1, -1, None))
@@ -200,7 +200,7 @@ class Mirror:
             state = _state(held.stat())
             content.files[path] = self._copy(held)
             self._known[path] = (*state, content.files[path])
-        tree.discard(self.box)
+        folders.discard(self.box)
         return content
 
     def _hold(self, source: Path, number: int) -> Path | None:

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..base import folders
 from ..base.errors import GradlabError
 from ..base.files import names, write_in_place
 from ..base.names import MODEL
 from ..base.retries import retry
-from . import sealed, tree
+from . import sealed
 
 METRICS = ("evaluation.json", "metrics.json")
 LARGEST = 1 << 20  # bytes: metrics are a short text
@@ -67,10 +68,10 @@ def damaged(top: Path) -> Iterator[tuple[Path, str]]:
                 yield path, str(error)
 
 
-def _metrics(folders: Iterable[Path]) -> dict[str, Any]:
-    places = [folder / name for name in METRICS for folder in folders]
+def _metrics(inputs: Iterable[Path]) -> dict[str, Any]:
+    places = [folder / name for name in METRICS for folder in inputs]
     for path in places:
-        there = tree.status(path)
+        there = folders.status(path)
         if there and stat.S_ISREG(there.st_mode) and there.st_size <= LARGEST:
             try:
                 found = json.loads(retry(path.read_bytes))

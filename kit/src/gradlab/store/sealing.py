@@ -16,6 +16,7 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
+from ..base import folders
 from ..base.files import names, sync_folder
 from ..base.retries import retry
 from . import tree
@@ -42,7 +43,7 @@ def seal(folder: Path) -> list[str]:
         _set_mode(top)
         for name in sorted(names(Path(top))):
             path = f"{top}/{name}"
-            found = tree.status(path)
+            found = folders.status(path)
             if found is None or stat.S_ISLNK(found.st_mode):
                 continue
             if stat.S_ISDIR(found.st_mode):
@@ -90,14 +91,14 @@ def _strip(path: str) -> None:
 
 def sync(folder: Path, paths: Collection[str]) -> None:
     """Bring files below a folder to the disk, and their folders: many of them in one go."""
-    folders = {os.path.dirname(path) for path in paths}
-    if len(paths) + len(folders) > FEW:
+    above = {os.path.dirname(path) for path in paths}
+    if len(paths) + len(above) > FEW:
         _sync_all(folder)
         return
     for path in paths:
         with open(folder / path, "rb") as file:
             os.fsync(file.fileno())
-    for inside in folders:
+    for inside in above:
         sync_folder(folder / inside)
 
 

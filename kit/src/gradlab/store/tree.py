@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from typing import Any
 
 from ..base.errors import GradlabError
 from ..base.files import names
+from ..base.folders import is_folder, status
 from ..base.retries import retry
 from ..base.terminal import printable
 
@@ -81,25 +81,6 @@ class Tree:
             if path.startswith("/") or ".." in path.split("/"):
                 raise ValueError(f"{path!r} leads out of the folder")
         return cls(files, links, folders)
-
-
-def status(path: Path | str) -> os.stat_result | None:
-    """Give a path's lstat, None if nothing is there; raises OSError where that can't be told."""
-    try:
-        return retry(lambda: os.lstat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def exists(path: Path | str) -> bool:
-    """Tell whether something is there; raises OSError where that can't be told."""
-    return status(path) is not None
-
-
-def is_folder(path: Path | str) -> bool:
-    """Tell whether a folder is there, no link to one; raises OSError where that can't be told."""
-    found = status(path)
-    return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def walk(folder: Path, without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
@@ -342,40 +323,3 @@ def differences(folder: Path, expected: Tree, plain: bool = False) -> list[str]:
 def _flat(tree: Tree, plain: bool) -> dict[str, File | str]:
     files = {path: replace(file, executable=False) for path, file in tree.files.items()}
     return {**files} if plain else {**tree.files, **tree.links}
-
-
-def move(source: Path, target: Path) -> None:
-    """Rename, again where the file system fails, which may have done it all the same."""
-    begun = False
-
-    def once() -> None:
-        nonlocal begun
-        if not begun or exists(source) or not exists(target):
-            begun = True
-            os.rename(source, target)
-
-    retry(once)
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder, if there is one, and all in it, what is write-protected too."""
-    if is_folder(folder):
-        retry(lambda: _discard(folder))
-    elif exists(folder):  # a link in its place is not followed
-        folder.unlink()
-
-
-def _discard(folder: Path) -> None:
-    for top, folders, _ in os.walk(folder):
-        for name in (".", *folders):
-            path = os.path.join(top, name)
-            if not os.path.islink(path) and not os.access(path, os.W_OK | os.X_OK):
-                os.chmod(path, stat.S_IRWXU)
-    if exists(folder):
-        shutil.rmtree(folder)
-
-
-def empty(folder: Path) -> None:
-    """Make a folder that has nothing in it."""
-    discard(folder)
-    folder.mkdir(parents=True)
