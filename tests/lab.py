@@ -146,7 +146,7 @@ class Lab:
 
     def saves(self, name: str = "default") -> list[Path]:
         """List the saves, the oldest first."""
-        return sorted((self.folder(name) / "saves").glob("*.pt"))
+        return sorted((self.folder(name) / "saves").glob("*.safetensors"))
 
     def sha(self, name: str = "default", file: str = "model.safetensors") -> str:
         return hashlib.sha256((self.folder(name) / file).read_bytes()).hexdigest()

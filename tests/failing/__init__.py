@@ -46,7 +46,7 @@ def plan(
 ) -> str:
     """Say which call below some folders, from 1, fails with which error; 0: count only.
 
-    The error SIGKILL kills. `only` is a pattern of calls, such as "rename *.pt", `slow` one of
+    The error SIGKILL kills. `only` is a pattern of calls, such as "rename *.jsonl", `slow` one of
     paths that take `seconds` to open, `clock` by how many seconds the clock is ahead.
     """
     folders = [str(folder) for folder in under]

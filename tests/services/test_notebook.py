@@ -105,7 +105,7 @@ def a_save_is_in(cloud: Cloud) -> bool:
             whole = all(copies[name].stat().st_size == f["size"] for name, f in files.items())
         except (OSError, ValueError):
             continue
-        if whole and any(name.endswith(".pt") for name in files):
+        if whole and any("saves/" in name for name in files):
             return True
     return False
 
@@ -119,7 +119,7 @@ def is_ahead_of_its_save(machine: Machine) -> bool:
     """Tell whether the run that was killed has recorded steps after its last save."""
     place = "gradlab-*/*/drafts/*/train/outputs/run/runs/train/metrics.jsonl"
     (path,) = machine.path("/tmp").glob(place)
-    newest = max((path.parent / "saves").glob("*.pt"), key=lambda save: save.name)
+    newest = max((path.parent / "saves").glob("*.safetensors"), key=lambda save: save.name)
     return path.read_bytes().count(b"\n") > int(newest.name[:10])
 
 

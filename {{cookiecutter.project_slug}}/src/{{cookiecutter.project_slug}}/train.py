@@ -270,7 +270,8 @@ class Trainer:
             run.record.add(step + 1, step // self.per_epoch + 1, {**line, **extra})
         epoch = (self.step - 1) // self.per_epoch + 1
         if values and self.best["epoch"] == epoch:
-            run.write_later("best.safetensors", lambda: self._file(run, self.best["weights"]))
+            best = self.best["weights"]
+            run.write_later("best.safetensors", lambda: self._file(run, best))
         run.record.flush()
         self.progress.update(self.step, epoch, shown)
         ended = time.time() >= self.ends or self.step == self.total
@@ -312,7 +313,7 @@ class Trainer:
 
     def _part(self, run: runs.Run) -> None:
         self.progress.close()
-        if run.step < self.step:  # the last save failed
+        if run.wait() < self.step:  # the last save failed
             run.save(self.step, self._state())
         if self.step < self.total or self.unjudged:
             run.stop(self.step, self.total)

@@ -10,20 +10,26 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .errors import GradlabError, note
 from .retries import SHORT, retry
 
+Pieces = Sequence[bytes | memoryview]
 
-def digest(data: bytes | memoryview) -> str:
-    """Give the first 64 bits of the SHA-256 as 16 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()[:16]
+
+def digest(*pieces: bytes | memoryview) -> str:
+    """Give the first 64 bits of the SHA-256 of some bytes as 16 hexadecimal digits."""
+    whole = hashlib.sha256()
+    for piece in pieces:
+        whole.update(piece)
+    return whole.hexdigest()[:16]
 
 
 def write_durably(
-    path: Path, data: bytes | memoryview, synced: bool = True, renamed: bool = True
+    path: Path, data: bytes | memoryview | Pieces, synced: bool = True, renamed: bool = True
 ) -> None:
     """Write a file so that after a crash at any moment the old or the new content is there.
 
@@ -47,9 +53,9 @@ def write_durably(
         raise
 
 
-def _write(path: Path, data: bytes | memoryview, synced: bool) -> None:
+def _write(path: Path, data: bytes | memoryview | Pieces, synced: bool) -> None:
     with path.open("wb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes | memoryview) else data)
         file.flush()
         if synced:
             os.fsync(file.fileno())

@@ -18,12 +18,19 @@ from ..base.retries import retry
 
 # After which a storage that uploads in the background is taken to have uploaded a file.
 UPLOADED = 3 * 3600.0  # seconds
-NAMED = re.compile(r"(\d{10})-([0-9a-f]{16})\.(pt|jsonl)")
+NAMED = re.compile(r"(\d{10})-([0-9a-f]{16})\.(safetensors|pt|jsonl)")
+SAVE, LINES = "safetensors", "jsonl"
+OLDER = "pt"  # what version 0.1 saved
 
 
-def file_name(step: int, data: bytes | memoryview, suffix: str) -> str:
+def file_name(step: int, *pieces: bytes | memoryview, suffix: str = SAVE) -> str:
     """Name a file by its step and content."""
-    return f"{step:010d}-{digest(data)}.{suffix}"
+    return f"{step:010d}-{digest(*pieces)}.{suffix}"
+
+
+def is_named_by(path: Path, data: bytes) -> bool:
+    """Tell whether some bytes are what a file's name promises."""
+    return file_name(step_of(path), data, suffix=path.suffix[1:]) == path.name
 
 
 def is_whole(path: Path) -> bool:
@@ -46,13 +53,14 @@ def step_of(path: Path) -> int:
     return int(path.name[:10])
 
 
-def candidates(folder: Path, suffix: str = "pt") -> list[Path]:
-    """List the files of a folder that are named as saves, the newest first, unverified.
+def candidates(folder: Path, *suffixes: str) -> list[Path]:
+    """List the saves in a folder, or files named like them, the newest first, unverified.
 
     Raises OSError where the folder can't be listed, but not if it isn't there.
     """
+    wanted = suffixes or (SAVE, OLDER)
     found = (match for name in names(folder) if (match := NAMED.fullmatch(name)))
-    return sorted((folder / m[0] for m in found if m[3] == suffix), reverse=True)
+    return sorted((folder / m[0] for m in found if m[3] in wanted), reverse=True)
 
 
 def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from ..base.errors import GradlabError, note, reason
 from ..base.files import exists, names, read_bytes, remove, write_durably
 from ..services import mounts
-from .copies import candidates, file_name, is_whole, outdated, step_of
+from .copies import LINES, candidates, file_name, is_named_by, is_whole, outdated, step_of
 
 METRICS = "metrics.jsonl"
 CHECKSUM = "metrics.checksum"
@@ -61,7 +61,8 @@ class Mirror:
 
     def _restore(self) -> None:
         local = next((step_of(p) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
-        found, metrics = (candidates(self.kept / SAVES, suffix) for suffix in ("pt", "jsonl"))
+        folder = self.kept / SAVES
+        found, metrics = candidates(folder), candidates(folder, LINES)
         recorded = next((step_of(path) for path in metrics if is_whole(path)), -1)
         # One without its metrics, which were not uploaded, is the last choice.
         for path in sorted(found, key=lambda p: (step_of(p) <= recorded, p.name), reverse=True):
@@ -76,7 +77,7 @@ class Mirror:
 
     def _restore_metrics(self, step: int) -> None:
         # A later copy will do as well: it begins with the same lines. An earlier one lacks some.
-        found = candidates(self.kept / SAVES, "jsonl")
+        found = candidates(self.kept / SAVES, LINES)
         for path in sorted(found, key=lambda p: (step_of(p) >= step, p.name), reverse=True):
             if is_whole(path):
                 write_durably(self.work / METRICS, read_bytes(path))
@@ -134,10 +135,10 @@ class Mirror:
             return
         # Metrics first: a save that is there must find its metrics there.
         lines = read_bytes(self.work / METRICS)
-        metrics = self.kept / SAVES / file_name(step_of(newest), lines, "jsonl")
+        metrics = self.kept / SAVES / file_name(step_of(newest), lines, suffix=LINES)
         _write(metrics, lines)
         data = read_bytes(newest)
-        if file_name(step_of(newest), data, "pt") != newest.name:
+        if not is_named_by(newest, data):
             raise OSError(errno.EIO, f"{newest} was removed while it was copied")
         _write(self.kept / SAVES / newest.name, data)
         self._whole.insert(0, self.kept / SAVES / newest.name)
@@ -180,7 +181,7 @@ class Mirror:
         for path in candidates(self.kept / SAVES):
             if path not in self._whole:
                 remove(path)
-        for path in candidates(self.kept / SAVES, "jsonl"):
+        for path in candidates(self.kept / SAVES, LINES):
             if step_of(path) not in steps:
                 remove(path)
 

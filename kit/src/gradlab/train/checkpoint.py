@@ -1,35 +1,34 @@
 """One durable store of checkpoints: what it says is saved can be loaded.
 
 Promises, for a kill, a crash or a full disk at any moment:
-- a save is one file under a name of its own, `<step>-<digest>.pt`; the name holds the
+- a save is one file under a name of its own, `<step>-<digest>.safetensors`; the name holds the
   content's SHA-256, so a file proves by itself that it is whole;
 - it is written beside its final name, synced, then renamed: what was there stays;
 - older ones go only after the newest was read back and found whole;
 - load gives the newest that is whole and says which ones were not; what can't be read is not
   taken for damaged, and never deleted for it;
 - a save that fails warns and is tried again later: training goes on;
+- training waits for a copy of the state only: that is written in the background, one at a time;
 - saving costs at most 2 % of a run's time, the last save and the results included.
-Checkpoints hold tensors and plain values only, so they load in any later version of torch.
+Checkpoints hold tensors and plain values only, so they load in any later version.
 """
 
 from __future__ import annotations
 
 import errno
-import io
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..base.errors import GradlabError, note, only_observing
-from ..base.files import read_bytes, remove, sweep, write_durably
+from ..base.files import Pieces, read_bytes, remove, sweep, write_durably
 from ..base.retries import SHORT, retry
 from ..services import session
-from ..store.copies import candidates, file_name, is_whole, step_of
+from ..store.copies import OLDER, candidates, file_name, is_named_by, is_whole
+from . import arrays, values
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 SHARE = 0.02  # of a run's time that saving may take
@@ -42,11 +41,13 @@ class Store:
     folder: Path
     seconds: float = 5.0
     keep: int = 2
-    _cost: float = 0.0  # of the newest save alone
-    _spent: float = 0.0  # on all, and what was written with them
+    _cost: float = 0.0  # of the newest save: the time that training waited, and the processor's
+    _spent: float = 0.0  # on all of them
     _begun: float = field(default_factory=lambda: time.monotonic())
     _last: float = field(default_factory=lambda: time.monotonic())
     _whole: list[Path] = field(default_factory=list)
+    _snapshots: values.Snapshots = field(default_factory=values.Snapshots)
+    _writer: threading.Thread | None = None
 
     @property
     def due(self) -> bool:
@@ -55,52 +56,83 @@ class Store:
         With `seconds` of 0 that is so from one save to the next, which is sooner at first.
         """
         now = time.monotonic()
+        if self._writer and self._writer.is_alive():
+            return False
         if not self.seconds:
             return SHARE * (now - self._last) >= self._cost
         # After the next save come the last one and the results, which cost about as much.
         paid = SHARE * (now - self._begun) >= self._spent + 3 * self._cost
         return paid and now - self._last >= self.seconds
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count the time of all that is done to save, such as to write the best model."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._last = time.monotonic()
-            self._spent += self._last - begun
+    def save(
+        self,
+        step: int,
+        state: Callable[[], dict[str, Any]],
+        first: Callable[[], None],
+        then: Callable[[], None],
+    ) -> None:
+        """Copy the state as of a step and write it in the background; a failure warns.
 
-    def save(self, step: int, state: dict[str, Any]) -> Path | None:
-        """Save the state as of a step; None, with a warning, where that failed."""
+        In the background `first` comes before it, `then` after it, if it is whole. A save that is
+        under way is waited for. Raises GradlabError for a state that can't be kept.
+        """
         begun = time.monotonic()
+        self.wait()
         try:
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            path = self._write(step, buffer.getbuffer())
-        # A full disk or lost mount comes as OSError, RuntimeError and others, by the layer.
+            values, data, arrival = self._snapshots.take(state())
+
+            def work() -> None:
+                first()
+                arrival()
+                self._write(step, arrays.pieces(values, data))
+
+            self._writer = threading.Thread(target=self._save, args=(step, work, then), name="save")
+            self._writer.start()
+        except GradlabError:
+            raise
+        # Too little memory comes as RuntimeError, MemoryError and others.
         except Exception as error:
-            note(f"! Step {step} could not be saved in {self.folder}: {error}. Going on.")
-            return None
+            self._warn(step, error)
         finally:
             self._last = time.monotonic()
             self._cost = self._last - begun
-        with only_observing(f"Older saves in {self.folder} could not be removed"):
-            self._prune()
-        return path
+            self._spent += self._cost
 
-    def _write(self, step: int, data: memoryview) -> Path:
-        path = self.folder / file_name(step, data, "pt")
+    def wait(self) -> None:
+        """Wait for the save that is under way."""
+        if self._writer:
+            self._writer.join()
+            self._writer = None
+
+    def _save(self, step: int, work: Callable[[], None], then: Callable[[], None]) -> None:
         try:
-            retry(lambda: write_durably(path, data), SHORT)
+            work()
+            then()
+        # A full disk or lost mount comes as OSError, RuntimeError and others, by the layer.
+        except Exception as error:
+            self._warn(step, error)
+        else:
+            with only_observing(f"Older saves in {self.folder} could not be removed"):
+                self._prune()
+        finally:
+            self._cost += time.thread_time()
+            self._spent += time.thread_time()
+            self._last = time.monotonic()
+
+    def _warn(self, step: int, error: Exception) -> None:
+        note(f"! Step {step} could not be saved in {self.folder}: {error}. Going on.")
+
+    def _write(self, step: int, pieces: Pieces) -> None:
+        path = self.folder / file_name(step, *pieces)
+        try:
+            retry(lambda: write_durably(path, pieces), SHORT)
         except OSError as error:
             if error.errno not in FULL or not self._make_room():
                 raise
-            write_durably(path, data)
+            write_durably(path, pieces)
         if not is_whole(path):
             raise OSError(errno.EIO, f"{path.name} reads back otherwise than it was written")
         self._mark_whole(path)
-        return path
 
     def _mark_whole(self, path: Path) -> None:
         # After a fallback to an older save, newer damaged ones must not outrank new ones.
@@ -133,14 +165,15 @@ class Store:
         found = candidates(self.folder)
         for path in found:
             data = read_bytes(path)
-            if file_name(step_of(path), data, "pt") != path.name:
+            if not is_named_by(path, data):
                 note(f"! {path} is damaged: taking the one before it.")
                 continue
             try:
-                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                older = path.suffix == f".{OLDER}"
+                state = values.unpickled(data) if older else values.restored(*arrays.parse(data))
             except Exception as error:
                 raise GradlabError(
-                    f"{path} is whole, but torch {torch.__version__} can't load it: {error}\n"
+                    f"{path} is whole, but {values.VERSION} can't load it: {error}\n"
                     f"Go on with the version that wrote it, or {session.ways_to_start_over()}."
                 ) from error
             self._mark_whole(path)

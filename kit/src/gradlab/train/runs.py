@@ -137,19 +137,29 @@ class Run:
             )
         note(f"! {message}! Going on all the same, as asked for.")
 
-    def save(self, step: int, state: State) -> bool:
-        """Save the run as of a step, with what was to be written; tell whether that worked."""
-        with self.store.counted():
-            for file in [name for name, data in self.later.items() if self.write(name, data())]:
-                del self.later[file]
-            saved = {"step": step, "settings": self.settings, "data": self.data}
-            saved["state"] = state
-            done = self.store.save(step, {**saved, "record": self.record.state()}) is not None
-        if done:
+    def save(self, step: int, state: State) -> None:
+        """Save the run as of a step, in the background, with what was to be written."""
+        later, self.later = self.later, {}
+
+        def write() -> None:
+            for file in [name for name, data in later.items() if not self.write(name, data())]:
+                self.later.setdefault(file, later[file])
+
+        def saved() -> None:
             self.step = step
             if self.mirror:
                 self.mirror.notify()
-        return done
+
+        self.store.save(step, lambda: self._whole(step, state), write, saved)
+
+    def _whole(self, step: int, state: State) -> State:
+        run = {"step": step, "settings": self.settings, "data": self.data}
+        return {**run, "state": state, "record": self.record.state()}
+
+    def wait(self) -> int:
+        """Wait for a save that is under way, and give the step of the newest one that is whole."""
+        self.store.wait()
+        return self.step
 
     def write(self, name: str, data: bytes) -> bool:
         """Write a small file of the run; a failure warns and is told."""
@@ -176,6 +186,7 @@ class Run:
 
     def finish(self, step: int, files: dict[str, bytes]) -> None:
         """Leave the results beside the last step's save; GradlabError if one is missing."""
+        self.wait()  # it may be writing one of the results
         missing = [name for name, data in files.items() if not self._finish(name, data)]
         self._draw()
         if self.step < step:
@@ -197,8 +208,8 @@ class Run:
 
     def stop(self, step: int, total: int) -> None:
         """Part before the end; GradlabError unless all that is done is saved."""
-        safe = self._close() and self.step == step
-        if not safe:
+        saved = self.wait()
+        if not self._close() or saved < step:
             raise GradlabError(
                 f"Stopped at step {step:,}, but the last save in {self.kept} is of step "
                 f"{self.step:,}: the steps after it will be done again.",

@@ -8,18 +8,14 @@ bytes of a JSON text, the same for equal values, under its name and ':plain'.
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..base.errors import GradlabError
 from ..services import session
+from .values import pack, unpack
 
 Weights = dict[str, Tensor]
 PLAIN = ":plain"
@@ -39,7 +35,7 @@ def weights(network: nn.Module, copied: bool = True) -> Weights:
             value = value.detach()
             found[name] = value.cpu().contiguous().clone() if copied else value
         else:
-            text = json.dumps(_packed(value, name))
+            text = json.dumps(pack(value, f"The model's state '{name}'"))
             found[name + PLAIN] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
     return found
 
@@ -87,7 +83,7 @@ def _name(name: str) -> str:
 
 
 def _value(name: str, value: Tensor) -> Any:
-    return _unpacked(json.loads(value.numpy().tobytes())) if name.endswith(PLAIN) else value
+    return unpack(json.loads(value.numpy().tobytes())) if name.endswith(PLAIN) else value
 
 
 def _part_overlapping(network: nn.Module) -> None:
@@ -96,102 +92,3 @@ def _part_overlapping(network: nn.Module) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and 0 in buffer.stride():
                 module._buffers[name] = buffer.contiguous()
-
-
-def _packed(value: Any, name: str) -> Any:
-    """Give a value as JSON has it: all but lists and single values is {kind: parts}."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if type(value) is list:
-        return [_packed(part, name) for part in value]
-    kind = next((kind for kind, known in KINDS.items() if known.holds(value)), None)
-    try:
-        return {kind: _packed(KINDS[kind or ""].parts(value), name)}
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise GradlabError(
-            f"The model's state '{name}' holds a {type(value).__module__}."
-            f"{type(value).__qualname__}, which can't be saved: give numbers, texts, tensors and "
-            "arrays, and lists, tuples, sets and dictionaries of them."
-        ) from error
-
-
-def _unpacked(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_unpacked(part) for part in value]
-    if isinstance(value, dict):
-        ((kind, parts),) = value.items()
-        return KINDS[kind].whole(_unpacked(parts))
-    return value
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of value: which ones it holds, their parts, and the whole made of these again."""
-
-    holds: Callable[[Any], bool]
-    parts: Callable[[Any], Any]
-    whole: Callable[[Any], Any]
-
-
-def _exactly(kind: type, parts: Callable[[Any], Any], whole: Callable[[Any], Any]) -> Kind:
-    return Kind(lambda value: type(value) is kind, parts, whole)
-
-
-def _pairs(value: Any) -> list[list[Any]]:
-    return [list(pair) for pair in value.items()]
-
-
-def _sorted(value: Any) -> list[Any]:
-    return sorted(value, key=repr)  # a set has no order that lasts
-
-
-def _dtype(text: str) -> Any:
-    return getattr(torch, text.partition(".")[2])
-
-
-def _bytes_of(tensor: Tensor) -> list[Any]:
-    if tensor.layout == torch.sparse_coo:
-        whole = tensor.detach().coalesce()
-        return [list(whole.shape), whole.indices(), whole.values()]
-    dense = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
-    data = dense.flatten().view(torch.uint8).numpy().tobytes()
-    return [list(tensor.shape), str(tensor.dtype), data]
-
-
-def _tensor_of(parts: list[Any]) -> Tensor:
-    shape, second, third = parts
-    if isinstance(second, Tensor):
-        return torch.sparse_coo_tensor(second, third, shape, check_invariants=True).coalesce()
-    data = np.frombuffer(third, np.uint8).copy()
-    return torch.from_numpy(data).view(_dtype(second)).reshape(shape)
-
-
-def _array_bytes(array: Any) -> list[Any]:
-    if array.dtype.hasobject or array.dtype.names:
-        raise TypeError(array.dtype)
-    return [list(array.shape), array.dtype.str, array.tobytes()]
-
-
-def _array_of(parts: list[Any]) -> Any:
-    shape, dtype, data = parts
-    return np.frombuffer(data, dtype).reshape(shape).copy()
-
-
-KINDS = {
-    "dict": _exactly(dict, _pairs, dict),
-    "ordered": _exactly(OrderedDict, _pairs, OrderedDict),
-    "tuple": _exactly(tuple, list, tuple),
-    "set": _exactly(set, _sorted, set),
-    "frozenset": _exactly(frozenset, _sorted, frozenset),
-    "bytes": _exactly(bytes, lambda data: b64encode(data).decode(), b64decode),
-    "bytearray": _exactly(bytearray, bytes, bytearray),
-    "complex": _exactly(complex, lambda z: [z.real, z.imag], lambda z: complex(*z)),
-    "size": _exactly(torch.Size, list, torch.Size),
-    "dtype": _exactly(torch.dtype, str, _dtype),
-    "device": _exactly(torch.device, str, torch.device),
-    "array": _exactly(np.ndarray, _array_bytes, _array_of),
-    "number": Kind(
-        lambda value: isinstance(value, np.generic), _array_bytes, lambda p: _array_of(p)[()]
-    ),
-    "tensor": Kind(lambda value: isinstance(value, Tensor), _bytes_of, _tensor_of),
-}
