@@ -25,8 +25,8 @@ from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..base.terminal import printable
 from ..base.units import human
-from ..engines import engines
-from ..engines.engines import Engine, Task
+from ..engines.environment import on_this_machine
+from ..engines.protocol import Engine, Task
 from ..spec.spec import Job
 from ..store import models, tree
 from .report import JobLog
@@ -94,7 +94,7 @@ def problem(job: Job, engine: Engine) -> str:
         return f"there is no action {job.uses!r}; there are {', '.join(ACTIONS)}"
     if job.uses == "container@v1" and engine.name != "container":
         words = (*_list(job.parameters.get("command")), *_list(job.parameters.get("args")))
-        if not words or not engines.on_this_machine(words[0], job.env):
+        if not words or not on_this_machine(words[0], job.env):
             what = f"the program {words[0]!r}" if words else "`command` or `args`"
             return (
                 f"container@v1 needs {what} on this machine with the engine {engine.name!r}: "

@@ -20,7 +20,8 @@ from typing import Any
 from ..base import folders, processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop
-from ..engines.engines import Engine, passed_on
+from ..engines.environment import passed_on
+from ..engines.protocol import Engine
 from ..spec import credentials
 from ..spec.spec import Job, Port, Spec
 from ..store import belongings, models, tree

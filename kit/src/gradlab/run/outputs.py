@@ -22,7 +22,7 @@ from ..base.files import names, write_in_place
 from ..base.retries import retry
 from ..base.terminal import printable
 from ..base.units import human
-from ..engines.engines import DRAFTS
+from ..engines.protocol import DRAFTS
 from ..services import mounts
 from ..spec import credentials
 from ..spec.spec import Job, Port

@@ -14,7 +14,7 @@ from ..base import names
 from ..base.errors import GradlabError, note
 from ..base.stop import Stop
 from ..base.tables import listed, table
-from ..engines.engines import choose
+from ..engines.choose import choose
 from ..services import mounts, session
 from ..services.table import here
 from ..spec import credentials
