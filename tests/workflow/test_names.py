@@ -9,7 +9,7 @@ import pytest
 from gradlab.base.errors import GradlabError
 from gradlab.check.check import check, load
 from gradlab.store import models
-from gradlab.store.datasets import Reference
+from gradlab.store.versions import Reference
 
 from .conftest import Project
 

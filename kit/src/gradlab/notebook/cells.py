@@ -121,16 +121,16 @@ def _versions(root: Path, workflow: str) -> Iterator[tuple[Any, Path]]:
     """Give the newest version of each data set that a workflow makes, and its folder here."""
     from ..check import check
     from ..spec import spec as specs
-    from ..store import datasets
+    from ..store import datasets, versions
 
     store = datasets.open_store(root)
     spec = check.load(specs.find(workflow, root))
     ports = [port for job in spec.jobs.values() for port in job.outputs.values()]
-    names = [datasets.Reference.parse(port.ref).name for port in ports if port.ref]
+    names = [versions.Reference.parse(port.ref).name for port in ports if port.ref]
     for name in dict.fromkeys(names):
         try:
             version = store.find(name)
-        except datasets.NoVersion:
+        except versions.NoVersion:
             continue
         yield version, store.open(version)
 

@@ -24,9 +24,10 @@ from ..engines.environment import passed_on
 from ..engines.protocol import Engine
 from ..spec import credentials
 from ..spec.spec import Job, Port, Spec
-from ..store import belongings, models, tree
-from ..store.datasets import NoVersion, Store
+from ..store import belongings, copier, models, tree
+from ..store.datasets import Store
 from ..store.drafts import Mirror
+from ..store.versions import NoVersion
 from . import actions, outputs
 from .journal import Content, JobState, Journal, Run
 from .masking import Mask
@@ -365,7 +366,7 @@ class Workshop:
         folder = self._volume(job, name)
         if self.engine.read_only:
             return folder
-        if tree.clone(folder, copy).digest != content.value:
+        if copier.clone(folder, copy).digest != content.value:
             raise GradlabError(f"the volume {folder} is not what its job has made", exit_code=1)
         return copy
 

@@ -20,7 +20,8 @@ from ..services.table import here
 from ..spec import credentials
 from ..spec.credentials import shown
 from ..spec.spec import Job, Port, Spec
-from ..store.datasets import NoVersion, Reference, Store, Version
+from ..store.datasets import Store
+from ..store.versions import NoVersion, Reference, Version
 from . import actions
 from .jobs import Workshop, own_dataset
 from .journal import Content, Journal, Run

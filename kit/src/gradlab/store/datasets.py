@@ -15,18 +15,15 @@ service; a tag is set by naming it in the reference that is written to.
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from ..base import folders
 from ..base.errors import GradlabError, note
@@ -35,82 +32,22 @@ from ..base.locks import Lock
 from ..base.names import DATASET
 from ..base.retries import retry
 from ..services import session, table
-from . import sealed, sealing, tree
+from . import copier, sealed, sealing, tree
 from .tree import Tree
+from .versions import (
+    MANIFEST,
+    VERSION,
+    DamagedVersion,
+    NoVersion,
+    Reference,
+    Version,
+    folder_of,
+    now,
+    number_of,
+)
 
-VERSION = re.compile(r"v([1-9]\d*)-[a-z0-9]{6}", re.ASCII)
 ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that long
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-MANIFEST = "manifest.json"
-
-
-class NoVersion(GradlabError):
-    """A reference to a dataset or a version that isn't there."""
-
-
-class DamagedVersion(GradlabError):
-    """A version that is there and is not what it was."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A dataset's name, and the version or tag that was asked for."""
-
-    name: str
-    version: str = "latest"
-
-    @classmethod
-    def parse(cls, text: str) -> Reference:
-        """Read `[namespace/]id[:version]`; raises GradlabError for anything else."""
-        if not (match := DATASET.pattern.fullmatch(text)):
-            raise GradlabError(f"{text!r} can't be {DATASET.what}: {DATASET.advice}")
-        name = "/".join(part for part in match.group("namespace", "id") if part)
-        return cls(name, match["version"] or "latest")
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a dataset, complete or about to be."""
-
-    name: str
-    id: str
-    tag: str | None
-    created: str
-    source: str
-    tree: Tree
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.id}"
-
-    @property
-    def made(self) -> str:
-        """When it was committed, to the second."""
-        return f"{self.created[:19]}Z"
-
-    def to_text(self) -> str:
-        """Give the manifest."""
-        head = {"name": self.name, "version": self.id, "tag": self.tag, "created": self.created}
-        rest = {"source": self.source, "sha256": self.tree.digest, **self.tree.to_json()}
-        return sealed.to_text(head | rest)
-
-    @classmethod
-    def load(cls, manifest: Path) -> Version:
-        """Read a manifest; raises sealed.Damaged or .Unfinished where it isn't whole, OSError."""
-        data = sealed.load(manifest)
-        try:
-            version = cls._from_json(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise sealed.Damaged(f"it is no manifest: {error!r}") from None
-        if version.tree.digest != data["sha256"]:
-            raise sealed.Damaged("its checksum differs")
-        return version
-
-    @classmethod
-    def _from_json(cls, data: dict[str, Any]) -> Version:
-        name, id, tag, created, source = (
-            data[key] for key in ("name", "version", "tag", "created", "source")
-        )
-        return cls(name, id, tag, created, source, Tree.from_json(data))
 
 
 class Store:
@@ -177,7 +114,7 @@ class Store:
         suffix = "".join(secrets.choice(ALPHABET) for _ in range(6))
         id = f"v{self._next(reference.name, suffix)}-{suffix}"
         tag = None if reference.version == "latest" else reference.version
-        return Version(reference.name, id, tag, _now(), source, content)
+        return Version(reference.name, id, tag, now(), source, content)
 
     def commit(self, version: str, box: Path) -> str:
         """Make a box, a folder with `data` and `manifest.json`, the next version; give NAME:ID.
@@ -191,7 +128,7 @@ class Store:
             if done := self._made(version):
                 return done
             final = self._finish(name, planned, box)
-            place, local = (top / _folder(name) / final for top in (self.top, self.local))
+            place, local = (top / folder_of(name) / final for top in (self.top, self.local))
             if self.slow:
                 retry(lambda: place.mkdir(parents=True, exist_ok=True))  # the number is taken
             else:
@@ -207,9 +144,9 @@ class Store:
     @contextmanager
     def _numbering(self, name: str) -> Iterator[None]:
         """Let one commit at a time take its number, where the local file system has locks."""
-        retry(lambda: (self.local / _folder(name)).mkdir(parents=True, exist_ok=True))
+        retry(lambda: (self.local / folder_of(name)).mkdir(parents=True, exist_ok=True))
         # Beside the folder, for in it a file would be taken for a version by what lists them.
-        path = self.local / f".{_folder(name)}.lock"
+        path = self.local / f".{folder_of(name)}.lock"
         with self._locks["numbering"], Lock(path) as lock:
             with suppress(OSError):  # without locks the time of the commit decides
                 lock.wait()
@@ -218,14 +155,14 @@ class Store:
     def _finish(self, name: str, planned: str, box: Path) -> str:
         """Write the version's number and time into its manifest, both as they are now."""
         data, suffix = sealed.load(box / MANIFEST), planned.partition("-")[2]
-        data |= {"version": f"v{self._next(name, suffix)}-{suffix}", "created": _now()}
+        data |= {"version": f"v{self._next(name, suffix)}-{suffix}", "created": now()}
         write_in_place(box / MANIFEST, sealed.to_text(data))
         return str(data["version"])
 
     def _next(self, name: str, suffix: str) -> int:
         """Give the number after all others, of half versions too."""
-        taken = (id for id in names(self.top / _folder(name)) if not id.endswith(suffix))
-        return 1 + max(map(_number, taken), default=0)
+        taken = (id for id in names(self.top / folder_of(name)) if not id.endswith(suffix))
+        return 1 + max(map(number_of, taken), default=0)
 
     def _made(self, version: str) -> str | None:
         """Give the version that a planned one became, as NAME:ID; none if it isn't there."""
@@ -245,7 +182,7 @@ class Store:
     @staticmethod
     def _upload(box: Path, place: Path) -> None:
         version = Version.load(box / MANIFEST)
-        tree.copy(version.tree, box / "data", place / "data", plain=True)
+        copier.copy(version.tree, box / "data", place / "data", plain=True)
         if found := tree.differences(place / "data", version.tree, plain=True):
             raise GradlabError(f"copying {version} to {place} failed: {found[0]}", exit_code=1)
         write_in_place(place / MANIFEST, version.to_text())
@@ -264,12 +201,12 @@ class Store:
         self._arrived.discard(version)
         if not (found := self._made(version)) and self.slow:
             name, planned = version.split(":")
-            own = [id for id in names(self.local / _folder(name)) if VERSION.fullmatch(id)]
+            own = [id for id in names(self.local / folder_of(name)) if VERSION.fullmatch(id)]
             for id in own:
-                local = self.local / _folder(name) / id
+                local = self.local / folder_of(name) / id
                 same = id.partition("-")[2] == planned.partition("-")[2]
                 if same and folders.exists(local / MANIFEST):
-                    self._upload(local, self.top / _folder(name) / id)
+                    self._upload(local, self.top / folder_of(name) / id)
             found = self._made(version)
         return found
 
@@ -324,7 +261,7 @@ class Store:
         """Copy a version's data into a folder, to be thrown away, comparing it as it goes."""
         data = self.open(version) if self.slow else self.place(version) / "data"
         try:
-            tree.copy(version.tree, data, target)
+            copier.copy(version.tree, data, target)
         except GradlabError as error:
             raise self._damaged(version.name, version.id, [str(error)]) from None
 
@@ -332,7 +269,7 @@ class Store:
         """Copy a version's files from a folder into a box beside its later place; give the box."""
         box = self.place(replace(version, id=f".{version.id}"), self.local)
         folders.discard(box)
-        tree.copy(version.tree, source, box / "data")
+        copier.copy(version.tree, source, box / "data")
         sealing.sync(box / "data", version.tree.files)
         write_in_place(box / MANIFEST, version.to_text())
         return box
@@ -342,7 +279,7 @@ class Store:
         first = self.plan(text, Tree(), source)
         box = self.place(replace(first, id=f".{first.id}"), self.local)
         folders.discard(box)
-        content = tree.clone(folder, box / "data", sealing.is_left_out)
+        content = copier.clone(folder, box / "data", sealing.is_left_out)
         if not content.files:
             folders.discard(box)
             raise GradlabError(f"{folder} has no files")
@@ -357,18 +294,18 @@ class Store:
 
     def place(self, version: Version, top: Path | None = None) -> Path:
         """Give the folder of a version in the storage, or below another top."""
-        return (top or self.top) / _folder(version.name) / version.id
+        return (top or self.top) / folder_of(version.name) / version.id
 
     def _ids(self, name: str) -> list[str]:
         """List the versions that have a manifest, the newest first."""
-        folder = self.top / _folder(name)
+        folder = self.top / folder_of(name)
         ids = [id for id in names(folder) if VERSION.fullmatch(id)]
         whole = [id for id in ids if folders.exists(folder / id / MANIFEST)]
-        twins = Counter(map(_number, whole))
+        twins = Counter(map(number_of, whole))
 
         def rank(id: str) -> tuple[int, str, str]:
             # Two machines can take the same number: then the time decides.
-            return _number(id), self._created(name, id) if twins[_number(id)] > 1 else "", id
+            return number_of(id), self._created(name, id) if twins[number_of(id)] > 1 else "", id
 
         return sorted(whole, key=rank, reverse=True)
 
@@ -382,7 +319,7 @@ class Store:
     def _read(self, name: str, id: str) -> Version | None:
         """Read a manifest, None if it isn't there yet; raises DamagedVersion, OSError."""
         try:
-            version = Version.load(self.top / _folder(name) / id / MANIFEST)
+            version = Version.load(self.top / folder_of(name) / id / MANIFEST)
         # Not for any failure to read it: what is there must never be taken for not there.
         except FileNotFoundError:
             return None
@@ -401,13 +338,13 @@ class Store:
         return DamagedVersion(
             f"{name}:{id} is damaged: {', '.join(found[:3])}{more}.\n"
             f"What it held can't be trusted: {instead}delete its folder, and what made it makes "
-            f"it again: {self.top / _folder(name) / id}",
+            f"it again: {self.top / folder_of(name) / id}",
             exit_code=1,
         )
 
     def _numbered(self, name: str) -> list[str]:
-        ids = [id for id in names(self.top / _folder(name)) if VERSION.fullmatch(id)]
-        return sorted(ids, key=_number, reverse=True)
+        ids = [id for id in names(self.top / folder_of(name)) if VERSION.fullmatch(id)]
+        return sorted(ids, key=number_of, reverse=True)
 
     @staticmethod
     def _sweep(folder: Path) -> None:
@@ -421,19 +358,6 @@ class Store:
                     folders.discard(place)
         except OSError as error:
             note(f"! what is left over in {folder} could not be removed: {error}")
-
-
-def _folder(name: str) -> str:
-    return name.replace("/", "@")
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _number(id: str) -> int:
-    match = VERSION.fullmatch(id)
-    return int(match[1]) if match else 0
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from pathlib import Path
 from ..base import files, folders
 from ..base.errors import GradlabError, note
 from ..services import mounts
-from . import belongings, copies, tree
+from . import belongings, copier, copies, tree
 from .belongings import Draft, Key
 from .tree import File, Tree
 
@@ -131,10 +131,10 @@ class Mirror:
         brought = self._brought()
         for path, file in content.files.items():
             (brought / path).parent.mkdir(parents=True, exist_ok=True)
-            tree.copy_file(self._kept_file(file.sha256), brought / path, file.sha256)
+            copier.copy_file(self._kept_file(file.sha256), brought / path, file.sha256)
             if file.executable:
                 (brought / path).chmod(0o755)
-        tree.copy(Tree(links=content.links), brought, brought)
+        copier.copy(Tree(links=content.links), brought, brought)
         if here:  # an older one, of before another machine went on
             belongings.set_aside(self.folder.parent)
         self._put(brought)
@@ -150,7 +150,7 @@ class Mirror:
             note(f"! damaged in what {left} holds: {', '.join(bad[:5])}; it is left alone")
             return 0
         content, brought = tree.scan(left), self._brought()
-        tree.copy(content, left, brought, plain=True)
+        copier.copy(content, left, brought, plain=True)
         self._put(brought)
         return max(1, known.base if known else 1) if content.files else 0
 
@@ -222,7 +222,7 @@ class Mirror:
         if not self._is_kept(file):
             kept = self._kept_file(sha256)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            tree.copy_file(still, kept, sha256)
+            copier.copy_file(still, kept, sha256)
         return file
 
     def _is_kept(self, file: File) -> bool:

@@ -12,7 +12,8 @@ from ..base.terminal import printable
 from ..base.units import human
 from ..services import session
 from . import models
-from .datasets import DamagedVersion, Store, Version, open_store, usable
+from .datasets import Store, open_store, usable
+from .versions import DamagedVersion, Version
 
 
 def datasets_command(

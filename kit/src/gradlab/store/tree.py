@@ -26,7 +26,6 @@ from ..base.retries import retry
 from ..base.terminal import printable
 
 CHUNK = 1 << 20
-ZEROS = bytes(CHUNK)
 
 
 @dataclass(frozen=True)
@@ -89,12 +88,12 @@ def walk(folder: Path, without: Set[str] = frozenset()) -> Iterator[tuple[str, o
     `without` are names of files and folders to leave out. Raises OSError where a folder can't be
     listed: what is in it must not be taken for not there.
     """
-    for path, found in _below(folder, without):
+    for path, found in below(folder, without):
         if not stat.S_ISDIR(found.st_mode):
             yield path, found
 
 
-def _below(folder: Path, without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
+def below(folder: Path, without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
     """Yield files, symbolic links and empty folders."""
     waiting: list[tuple[str, os.stat_result | None]] = [("", None)]
     while waiting:
@@ -121,9 +120,9 @@ def scan(folder: Path, paths: list[str] | None = None) -> Tree:
     Raises GradlabError for a symbolic link that leads out of the folder, OSError for what can't
     be read.
     """
-    found = _below(folder) if paths is None else _named(folder, paths)
+    found = below(folder) if paths is None else _named(folder, paths)
     top = str(folder)
-    return _collect(folder, found, lambda path, _: retry(lambda: _hash(f"{top}/{path}")))
+    return collect(folder, found, lambda path, _: retry(lambda: _hash(f"{top}/{path}")))
 
 
 def _named(folder: Path, paths: list[str]) -> Iterator[tuple[str, os.stat_result]]:
@@ -132,26 +131,7 @@ def _named(folder: Path, paths: list[str]) -> Iterator[tuple[str, os.stat_result
             yield path, found
 
 
-def clone(
-    source: Path,
-    target: Path,
-    without: Callable[[str], object] = lambda path: False,
-) -> Tree:
-    """Copy what lies below a folder, but paths that are to be left out; give what it was."""
-    top, made = str(source), set[str]()
-    target.mkdir(parents=True, exist_ok=True)
-
-    def take(path: str, state: os.stat_result) -> str:
-        place = _with_folder(f"{target}/{path}", made)
-        return _copy_file(f"{top}/{path}", place, _mode(state), state.st_mtime_ns)
-
-    found = ((path, state) for path, state in _below(source) if not without(path))
-    content = _collect(source, found, take)
-    _finish(content, target)
-    return content
-
-
-def _collect(
+def collect(
     folder: Path,
     found: Iterator[tuple[str, os.stat_result]],
     take: Callable[[str, os.stat_result], str],
@@ -189,118 +169,15 @@ def leads_out(folder: Path, path: str) -> bool:
 def _hash(path: str) -> str:
     hashed = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        size = _chunk(file)
+        size = chunk_size(file)
         while chunk := file.read(size):
             hashed.update(chunk)
     return hashed.hexdigest()
 
 
-def _chunk(file: FileIO) -> int:
+def chunk_size(file: FileIO) -> int:
     """Say how much to read at once: memory for all that a small file is not costs time."""
     return min(CHUNK, os.fstat(file.fileno()).st_size + 1)
-
-
-def _mode(state: os.stat_result) -> int:
-    return 0o755 if state.st_mode & stat.S_IXUSR else 0o644
-
-
-def copy(tree: Tree, source: Path, target: Path, plain: bool = False) -> None:
-    """Copy a tree's files into a folder, each checked against its hash.
-
-    Files and folders get the tree's modes and times, and holes where they are zeros. `plain` is
-    for slow file systems, which have neither modes, links nor holes: each file is flushed.
-    Raises GradlabError naming a file that is no longer what the tree says.
-    """
-    made = set[str]()
-    target.mkdir(parents=True, exist_ok=True)
-    for path, file in tree.files.items():
-        mode = None if plain else 0o755 if file.executable else 0o644
-        place = _with_folder(f"{target}/{path}", made)
-        _copy_checked(f"{source}/{path}", place, file.sha256, mode, file.mtime)
-    if not plain:
-        _finish(tree, target)
-
-
-def copy_file(source: Path, target: Path, sha256: str) -> None:
-    """Copy one file and check its hash, trying again where the file system fails; flush it."""
-    _copy_checked(str(source), str(target), sha256)
-
-
-def _copy_checked(
-    source: str, target: str, sha256: str, mode: int | None = None, mtime: int | None = None
-) -> None:
-    try:
-        found = _copy_file(source, target, mode, mtime)
-    except FileNotFoundError:
-        raise GradlabError(f"{printable(str(source))} is missing", exit_code=1) from None
-    if found != sha256:
-        os.unlink(target)
-        raise GradlabError(
-            f"{printable(source)} is damaged or was changed: its SHA-256 differs", exit_code=1
-        )
-
-
-def _copy_file(source: str, target: str, mode: int | None, mtime: int | None) -> str:
-    """Copy one file, trying again where the file system fails, and give its SHA-256.
-
-    Without a mode it is flushed, and has neither a time (nanoseconds) nor holes.
-    """
-
-    def once() -> str:
-        hashed, hole = hashlib.sha256(), False
-        with open(source, "rb", buffering=0) as reader, open(target, "wb") as writer:
-            size = _chunk(reader)
-            while chunk := reader.read(size):
-                hashed.update(chunk)
-                hole = mode is not None and chunk == ZEROS[: len(chunk)]
-                writer.seek(len(chunk), os.SEEK_CUR) if hole else writer.write(chunk)
-            if hole:
-                writer.truncate()
-            writer.flush()
-            if mode is None:
-                os.fsync(writer.fileno())
-            else:
-                os.fchmod(writer.fileno(), mode)
-                if mtime is not None:
-                    os.utime(writer.fileno(), ns=(mtime, mtime))
-        return hashed.hexdigest()
-
-    return retry(once)
-
-
-def copy_as_it_is(source: str, target: str) -> None:
-    """Copy one file on the local disk with its mode and time."""
-    found = os.stat(source)
-    _copy_file(source, target, _mode(found), found.st_mtime_ns)
-
-
-def _with_folder(path: str, made: set[str]) -> str:
-    """Make the folder of a file that is about to be written, if it isn't among those made."""
-    folder = os.path.dirname(path)
-    if folder not in made:
-        retry(lambda: os.makedirs(folder, exist_ok=True))
-        made.add(folder)
-    return path
-
-
-def _finish(tree: Tree, target: Path) -> None:
-    """Make a tree's links and empty folders, and give all folders their mode."""
-    made = set[str]()
-    for path, leads_to in tree.links.items():
-        place = _with_folder(f"{target}/{path}", made)
-        Path(place).unlink(missing_ok=True)
-        os.symlink(leads_to, place)
-    for path in tree.folders:
-        (target / path).mkdir(parents=True, exist_ok=True)
-    paths = (*tree.files, *tree.links, *tree.folders)
-    above = {folder for path in paths for folder in _above(path)}
-    for folder in {"", *tree.folders, *above}:
-        os.chmod(target / folder, 0o755)
-
-
-def _above(path: str) -> Iterator[str]:
-    while path := os.path.dirname(path):
-        yield path
 
 
 def differences(folder: Path, expected: Tree, plain: bool = False) -> list[str]:

@@ -14,7 +14,7 @@ from ...base.errors import GradlabError
 from ...check import check
 from ...spec.credentials import names_in
 from ...spec.spec import FOLDER, Spec, source, workflow_files
-from ...store.datasets import Reference
+from ...store.versions import Reference
 
 # What the service gives a dataset for an id.
 _DATASET_ID = re.compile(r"ds[a-z0-9]{13}")

@@ -1,0 +1,105 @@
+"""One version of a dataset: how it is referred to, and its manifest.
+
+Promises: a manifest that is not whole is never taken for one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import GradlabError
+from ..base.names import DATASET
+from . import sealed
+from .tree import Tree
+
+VERSION = re.compile(r"v([1-9]\d*)-[a-z0-9]{6}", re.ASCII)
+MANIFEST = "manifest.json"
+
+
+class NoVersion(GradlabError):
+    """A reference to a dataset or a version that isn't there."""
+
+
+class DamagedVersion(GradlabError):
+    """A version that is there and is not what it was."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A dataset's name, and the version or tag that was asked for."""
+
+    name: str
+    version: str = "latest"
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read `[namespace/]id[:version]`; raises GradlabError for anything else."""
+        if not (match := DATASET.pattern.fullmatch(text)):
+            raise GradlabError(f"{text!r} can't be {DATASET.what}: {DATASET.advice}")
+        name = "/".join(part for part in match.group("namespace", "id") if part)
+        return cls(name, match["version"] or "latest")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a dataset, complete or about to be."""
+
+    name: str
+    id: str
+    tag: str | None
+    created: str
+    source: str
+    tree: Tree
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.id}"
+
+    @property
+    def made(self) -> str:
+        """When it was committed, to the second."""
+        return f"{self.created[:19]}Z"
+
+    def to_text(self) -> str:
+        """Give the manifest."""
+        head = {"name": self.name, "version": self.id, "tag": self.tag, "created": self.created}
+        rest = {"source": self.source, "sha256": self.tree.digest, **self.tree.to_json()}
+        return sealed.to_text(head | rest)
+
+    @classmethod
+    def load(cls, manifest: Path) -> Version:
+        """Read a manifest; raises sealed.Damaged or .Unfinished where it isn't whole, OSError."""
+        data = sealed.load(manifest)
+        try:
+            version = cls._from_json(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise sealed.Damaged(f"it is no manifest: {error!r}") from None
+        if version.tree.digest != data["sha256"]:
+            raise sealed.Damaged("its checksum differs")
+        return version
+
+    @classmethod
+    def _from_json(cls, data: dict[str, Any]) -> Version:
+        name, id, tag, created, source = (
+            data[key] for key in ("name", "version", "tag", "created", "source")
+        )
+        return cls(name, id, tag, created, source, Tree.from_json(data))
+
+
+def folder_of(name: str) -> str:
+    """Name the folder of a dataset."""
+    return name.replace("/", "@")
+
+
+def now() -> str:
+    """Give the time as it stands in manifests: UTC, to the microsecond."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def number_of(id: str) -> int:
+    """Read the number from a version's id, 0 for anything else."""
+    match = VERSION.fullmatch(id)
+    return int(match[1]) if match else 0
