@@ -13,19 +13,16 @@ import os
 import signal
 import sys
 import time
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from types import FrameType
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..base import signals
 from ..base.errors import GradlabError
-from ..services import machine
+from .failures import Examples, Failure, memory, shared_memory, told
 from .keyed import Place
 
 if sys.platform == "linux":
@@ -35,11 +32,8 @@ else:
     from multiprocessing.context import SpawnContext as Context
     from multiprocessing.context import SpawnProcess as Process
 
-KIT = os.path.dirname(os.path.dirname(__file__))
 PR_SET_PDEATHSIG = 1
-SHARED = ("shared memory", "shm", "/torch_")
 DYING = 1.0  # seconds until a process that dies is known to be dead
-FRAMES = 8  # of an error's place, the innermost
 
 
 class LoaderError(GradlabError):
@@ -49,118 +43,6 @@ class LoaderError(GradlabError):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"{message}\nThe same command carries on once that is mended.", 1)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What a worker hands over in the place of a batch."""
-
-    text: str
-
-
-class Examples(Dataset[Any]):
-    """A dataset of (epoch, index) that gives a Failure for an example that can't be loaded.
-
-    `current` holds the epoch and index that each worker is at, for when it dies of it.
-    """
-
-    def __init__(
-        self, dataset: Dataset[Any], name: str, current: Any, join: Callable[[list[Any]], Any]
-    ) -> None:
-        self.dataset = dataset
-        self.join = join
-        self.name = name
-        self.current = current
-        self.places: list[Place] = []
-
-    def __getitem__(self, place: Place) -> Any:
-        worker = get_worker_info()
-        if worker:
-            self.current[2 * worker.id], self.current[2 * worker.id + 1] = place
-        self.places.append(place)
-        try:
-            return self.dataset[place]
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt) and not worker:
-                raise  # the user's own
-            return Failure(f"{self.where(place)} can't be loaded: {_told(error)}")
-
-    def where(self, place: Place) -> str:
-        """Name an example as its dataset and the metrics count it."""
-        return f"Example {place[1]} of the {self.name} data (epoch {place[0] + 1})"
-
-    def collate(self, examples: list[Any]) -> Any:
-        """Put examples together into a batch, or give the Failure that keeps it from being one."""
-        places, self.places = self.places, []
-        for example in examples:
-            if isinstance(example, Failure):
-                return example
-        try:
-            return self.join(examples)
-        except Exception as error:
-            return Failure(self._unlike(places, examples) + _told(error))
-
-    def _unlike(self, places: list[Place], examples: list[Any]) -> str:
-        forms = list(map(_form, examples))
-        usual = Counter(forms).most_common(1)[0][0]
-        odd = [(place, form) for place, form in zip(places, forms, strict=True) if form != usual]
-        place, form = odd[0] if odd else (places[0], usual)
-        others = f"; {len(odd) - 1} more differ" * (len(odd) > 1)
-        differs = f" is {form}, most others are {usual}{others}" if odd else f" is {form}"
-        return f"{self.where(place)}{differs}. Its batch can't be put together: "
-
-
-def _form(example: Any) -> str:
-    """Describe an example by what has to be alike within a batch."""
-    if isinstance(example, dict):
-        return "{" + ", ".join(f"{key}: {_form(value)}" for key, value in example.items()) + "}"
-    if isinstance(example, (list, tuple)):
-        return "(" + ", ".join(map(_form, example)) + ")"
-    if hasattr(example, "shape"):
-        return f"{type(example).__name__} {tuple(example.shape)}"
-    return type(example).__name__
-
-
-def _told(error: BaseException) -> str:
-    """Say what went wrong and where, without the kit's own frames."""
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(KIT)
-    ]
-    lines = "".join(traceback.format_list(frames[-FRAMES:])).rstrip()
-    text = f"{type(error).__name__}: {error}".rstrip(": ") + f"\n{lines}" * bool(lines)
-    return text + _missing(str(error))
-
-
-def _missing(text: str) -> str:
-    """Say what an error's text tells of memory or files that are missing, and what would do."""
-    if any(word in text for word in SHARED):
-        return f"\n{_shared_memory()}"
-    if "Too many open files" in text or "ancdata" in text:
-        return "\nRaise the limit of open files (ulimit -n 65536), or take fewer --workers."
-    if "Cannot allocate memory" in text or "can't allocate memory" in text:
-        return f"\n{_memory()}"
-    return ""
-
-
-def _shared_memory() -> str:
-    try:
-        disk = os.statvfs("/dev/shm")
-        size = f"{disk.f_blocks * disk.f_frsize / 2**20:.0f} MiB, "
-        size += f"{disk.f_bavail * disk.f_frsize / 2**20:.0f} of them free"
-    except OSError:
-        size = "which is missing"
-    return (
-        f"The workers' shared memory is full (/dev/shm: {size}). Give the container more, as by "
-        "docker run --shm-size 1g, or take fewer --workers (0 needs none) or a smaller batch."
-    )
-
-
-def _memory() -> str:
-    total, free = (size / 2**30 for size in machine.memory())
-    return (
-        f"The system kills what needs more memory than there is ({free:.1f} of {total:.1f} GiB "
-        "are free now): take fewer --workers or a smaller batch."
-    )
 
 
 class _Worker(Process):
@@ -178,7 +60,7 @@ class _Results(Queue):  # type: ignore[type-arg]
 
     def _on_queue_feeder_error(self, e: Exception, obj: Any) -> None:
         if isinstance(obj, tuple) and not isinstance(obj[1], Failure):
-            self.put((obj[0], Failure(f"A batch can't be sent by its worker: {_told(e)}")))
+            self.put((obj[0], Failure(f"A batch can't be sent by its worker: {told(e)}")))
 
 
 class _Flag:
@@ -263,7 +145,7 @@ class Loader(Iterator[Any]):
                 self._batches = iter(self._loader)
         except OSError as error:
             self._kill()
-            raise LoaderError(f"The loader's workers can't start: {_told(error)}") from error
+            raise LoaderError(f"The loader's workers can't start: {told(error)}") from error
         # In the place of torch's, which raises in the middle of a step or a save.
         if self._context.started:
             self._before = signal.signal(signal.SIGCHLD, self._child_ended)
@@ -284,7 +166,7 @@ class Loader(Iterator[Any]):
             while time.monotonic() < end:
                 self._look_for_dead(0)
                 time.sleep(0.05)
-            raise LoaderError(f"The loader failed: {_told(error)}") from error
+            raise LoaderError(f"The loader failed: {told(error)}") from error
         finally:
             self._waiting = False
         if isinstance(batch, Failure):
@@ -321,5 +203,5 @@ class Loader(Iterator[Any]):
         how = f"ended by itself with exit code {code}"
         if code < 0:
             how = f"was ended by {signal.Signals(-code).name}"
-        why = {-signal.SIGKILL: _memory, -signal.SIGBUS: _shared_memory}.get(code)
+        why = {-signal.SIGKILL: memory, -signal.SIGBUS: shared_memory}.get(code)
         return f"Loader worker {number} {how}{at}." + (f"\n{why()}" if why else "")
