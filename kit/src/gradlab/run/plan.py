@@ -23,11 +23,11 @@ from ..spec.spec import Job, Port, Spec
 from ..store.datasets import Store
 from ..store.versions import NoVersion, Reference, Version
 from . import actions
-from .jobs import Workshop, own_dataset
 from .journal import Content, Journal, Run
 from .outputs import Place
 from .report import Console
 from .repository import Repository
+from .workshop import Workshop, own_dataset
 
 
 def select(spec: Spec, name: str | None) -> list[Job]:

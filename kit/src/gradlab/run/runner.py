@@ -40,11 +40,12 @@ from ..spec.credentials import shown
 from ..spec.spec import Job
 from ..store.datasets import usable
 from . import plan
-from .jobs import PATIENCE, Result, Workshop
+from .jobs import PATIENCE, Result, do
 from .journal import Run
 from .masking import Mask
 from .outputs import Place
 from .report import Console
+from .workshop import Workshop
 
 EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
 
@@ -211,7 +212,7 @@ def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
                     results[name] = Result("skipped", message=reason)
                     sorter.done(name)
                 else:
-                    running[pool.submit(workshop.do, jobs[name])] = name
+                    running[pool.submit(do, workshop, jobs[name])] = name
             for future in wait(running, 0.2, FIRST_COMPLETED).done:
                 name = running.pop(future)
                 results[name] = future.result()
