@@ -15,6 +15,7 @@ from ..base.errors import GradlabError, note
 from ..base.stop import Stop
 from ..base.tables import listed, table
 from ..engines.choose import choose
+from ..engines.protocol import Engine
 from ..services import mounts, session
 from ..services.table import here
 from ..spec import credentials
@@ -80,10 +81,14 @@ def open_workshop(
         stop=stop,
     )
     console.line(f"workflow {spec.path.stem} of {root}, storage {storage.path} ({storage.why})")
+    _say_engine(engine, passed_over, console)
+    return workshop
+
+
+def _say_engine(engine: Engine, passed_over: Sequence[str], console: Console) -> None:
     console.line(f"engine {engine.name}" + (f": {engine.caveat}" if engine.caveat else ""))
     for line in passed_over if engine.name == "paths" else ():
         console.line(f"  not {line}")
-    return workshop
 
 
 def _refuse_unlisted(
