@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from gradlab.base.errors import only_observing
 from gradlab.base.files import prepare, write_result
-from gradlab.train import devices, keyed, runs, weightfile
+from gradlab.train import devices, keyed, places, runs, weightfile
 from gradlab.train.curves import confusion_matrix
 from gradlab.train.loader import Loader
 from gradlab.train.weights import load_weights
@@ -34,7 +34,7 @@ def evaluate(config: EvaluateConfig) -> int:
     device = devices.join(config.device).device
     source, network = load_best(config.name, config.accept_changes)
     loss, counts = judge(network.to(device), datasets().test, device)
-    output = prepare(config.output or runs.places(PROJECT, config.name)[1])
+    output = prepare(config.output or places.of(PROJECT, config.name)[1])
     result = {
         "accuracy": accuracy(counts),
         "loss": round(loss, 6),
@@ -58,7 +58,7 @@ def load_best(name: str, accept: bool = False) -> tuple[Path, nn.Module]:
     Raises GradlabError where the model's code is not that of the training, unless `accept`.
     """
     advice = f"train first, with: python -m {PROJECT} train --name {name}"
-    path = runs.find(PROJECT, name, "best.safetensors", advice)
+    path = places.find(PROJECT, name, "best.safetensors", advice)
     again = f"To write it anew from the newest save: python -m {PROJECT} train --name {name}"
     saved, settings = weightfile.unpack(path, again)
     runs.compare_code(settings, Path(__file__).parent, path, accept)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradlab.base.errors import GradlabError
 from gradlab.base.files import prepare
-from gradlab.train import runs
+from gradlab.train import places
 
 from .config import ExportConfig
 from .data import datasets
@@ -32,7 +32,7 @@ def export(config: ExportConfig) -> int:
             "python -m pip install --find-links vendor '.[export]'"
         ) from error
     source, network = load_best(config.name, config.accept_changes)
-    output = config.output or runs.places(PROJECT, config.name)[1] / "model.onnx"
+    output = config.output or places.of(PROJECT, config.name)[1] / "model.onnx"
     prepare(output.parent)
     test = datasets().test
     images = torch.stack([test[i][0] for i in range(16)])

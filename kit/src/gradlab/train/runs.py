@@ -7,68 +7,27 @@ trains it. Starting over moves the earlier run aside.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import GradlabError, note, only_observing
-from ..base.files import digest, exists, prepare, read_bytes, read_text, sweep, write_durably
-from ..base.locks import Held, Lock
+from ..base.files import prepare, read_bytes, sweep, write_durably
 from ..base.retries import SHORT, retry
 from ..base.tables import flat, row
 from ..services import session
 from ..store import source
-from ..store.copies import candidates, step_of
 from ..store.mirror import EVENTS, SAVES, Mirror
-from . import examples
+from . import examples, places
 from .checkpoint import Store
 from .curves import Curves
 from .record import Record
 
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What file systems say that have no locks.
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
-GENERATION = "generation"
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
-
-
-def places(project: str, name: str) -> tuple[Path, Path]:
-    """Give the folder in which a run is written and the one that keeps it, often the same."""
-    if not RUN_NAME.fullmatch(name):
-        raise GradlabError(
-            f"--name {name!r} can't name a folder on every service: use letters, digits, "
-            "dots, dashes and underscores, such as 'wide-net-2'."
-        )
-    storage = session.storage(project)
-    kept = storage.path / "runs" / name
-    return (session.scratch(project) / "runs" / name if storage.slow else kept), kept
-
-
-def find(project: str, name: str, file: str, advice: str) -> Path:
-    """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
-    work, kept = places(project, name)
-    try:
-        # Another machine may have carried on what this one has begun.
-        for folder in sorted((work, kept), key=_newest, reverse=True):
-            if exists(folder / file):
-                return folder / file
-    except OSError as error:
-        raise GradlabError(
-            f"The run in {kept} can't be read: {error}.\nGive the same command again when it can.",
-            exit_code=1,
-        ) from error
-    raise GradlabError(f"There is no {file} in {kept}: {advice}")
-
-
-def _newest(folder: Path) -> int:
-    return max(map(step_of, candidates(folder / SAVES)), default=-1)
 
 
 class Run:
@@ -260,7 +219,7 @@ def open_run(
     or written, another process trains the run, or its settings are others; unless `accept` is
     given, also where the code or the data are.
     """
-    work, kept = places(project, name)
+    work, kept = places.of(project, name)
     try:
         return _open(work, kept, name, settings, fresh, seconds, data, accept)
     except OSError as error:
@@ -282,79 +241,17 @@ def _open(
     data: examples.Seen | None,
     accept: bool,
 ) -> Run:
-    _lock(prepare(work.parent) / f".{name}.lock", name)
-    begun = {folder: generation(folder) for folder in {work, kept}}
+    places.lock(prepare(work.parent) / f".{name}.lock", name)
+    begun = {folder: places.generation(folder) for folder in {work, kept}}
     newest = max(begun.values()) + fresh
     for folder, number in begun.items():
         if number < newest:  # started over here, or on another machine since
-            _move_aside(folder)
+            places.move_aside(folder)
     prepare(work / SAVES)
     for folder in {work, kept} if newest else ():
-        _note_generation(folder, newest)
+        places.note_generation(folder, newest)
     for folder in {work, work / EVENTS, kept, kept / SAVES}:
         sweep(folder)
     run = Run(work, kept, settings, seconds, data or {})
     run.resume(accept or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
     return run
-
-
-def generation(folder: Path) -> int:
-    """Tell how often a run had been started over when the one in a folder began.
-
-    Two copies of a run can be compared by their steps only within one generation.
-    """
-    try:
-        text = read_text(folder / GENERATION)
-        number, proof = text.split()
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    except ValueError:
-        if not text:  # not uploaded
-            return 0
-        number = proof = ""
-    if proof != digest(number.encode()):
-        raise GradlabError(
-            f"{folder / GENERATION} is damaged: it can't be told whether this run or its copy is "
-            "the newer one.\nMove the folder of the older one away, and delete this file.",
-            exit_code=1,
-        )
-    return int(number)
-
-
-def _note_generation(folder: Path, number: int) -> None:
-    text = f"{number} {digest(str(number).encode())}\n".encode()
-    if not exists(folder / GENERATION) or read_bytes(folder / GENERATION) != text:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not renamed: slow storage may do that later, or not.
-        retry(lambda: write_durably(folder / GENERATION, text, renamed=False))
-
-
-def _lock(path: Path, name: str) -> None:
-    """Lock a run for this process until it ends, however it ends."""
-    try:
-        Lock(path).take()
-    except Held as holder:
-        raise GradlabError(
-            f"The run '{name}' is being trained by {str(holder) or 'another process'}.\n"
-            "Wait for it or stop it, or start another run with --name."
-        ) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
-
-
-def _move_aside(folder: Path) -> None:
-    """Keep the earlier run as <name>~, which no run can be called, for the one before it."""
-    if not exists(folder):
-        return
-    aside = folder.with_name(f"{folder.name}~")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        retry(lambda: os.replace(folder, aside))
-    except OSError as error:
-        raise GradlabError(
-            f"The earlier run in {folder} can't be moved aside: {error.strerror}.\n"
-            "Move or delete it, or take another --name."
-        ) from error
-    note(f"The earlier run is kept in {aside} until the next --fresh.")

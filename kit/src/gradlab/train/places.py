@@ -1,0 +1,122 @@
+"""The folder of a training run: where it lies, which of two copies is the newer, who has it.
+
+Promises: one process at a time trains a run, where the file system has locks; a run that is
+started over is moved aside, and its copy elsewhere is never taken for the newer one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+from ..base.errors import GradlabError, note
+from ..base.files import digest, exists, read_bytes, read_text, write_durably
+from ..base.locks import Held, Lock
+from ..base.retries import retry
+from ..services import session
+from ..store.copies import candidates, step_of
+from ..store.mirror import SAVES
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What file systems say that have no locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+GENERATION = "generation"
+
+
+def of(project: str, name: str) -> tuple[Path, Path]:
+    """Give the folder in which a run is written and the one that keeps it, often the same."""
+    if not RUN_NAME.fullmatch(name):
+        raise GradlabError(
+            f"--name {name!r} can't name a folder on every service: use letters, digits, "
+            "dots, dashes and underscores, such as 'wide-net-2'."
+        )
+    storage = session.storage(project)
+    kept = storage.path / "runs" / name
+    return (session.scratch(project) / "runs" / name if storage.slow else kept), kept
+
+
+def find(project: str, name: str, file: str, advice: str) -> Path:
+    """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
+    work, kept = of(project, name)
+    try:
+        # Another machine may have carried on what this one has begun.
+        for folder in sorted((work, kept), key=_newest, reverse=True):
+            if exists(folder / file):
+                return folder / file
+    except OSError as error:
+        raise GradlabError(
+            f"The run in {kept} can't be read: {error}.\nGive the same command again when it can.",
+            exit_code=1,
+        ) from error
+    raise GradlabError(f"There is no {file} in {kept}: {advice}")
+
+
+def _newest(folder: Path) -> int:
+    return max(map(step_of, candidates(folder / SAVES)), default=-1)
+
+
+def generation(folder: Path) -> int:
+    """Tell how often a run had been started over when the one in a folder began.
+
+    Two copies of a run can be compared by their steps only within one generation.
+    """
+    try:
+        text = read_text(folder / GENERATION)
+        number, proof = text.split()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except ValueError:
+        if not text:  # not uploaded
+            return 0
+        number = proof = ""
+    if proof != digest(number.encode()):
+        raise GradlabError(
+            f"{folder / GENERATION} is damaged: it can't be told whether this run or its copy is "
+            "the newer one.\nMove the folder of the older one away, and delete this file.",
+            exit_code=1,
+        )
+    return int(number)
+
+
+def note_generation(folder: Path, number: int) -> None:
+    """Write down how often a run had been started over when the one in a folder began."""
+    text = f"{number} {digest(str(number).encode())}\n".encode()
+    if not exists(folder / GENERATION) or read_bytes(folder / GENERATION) != text:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not renamed: slow storage may do that later, or not.
+        retry(lambda: write_durably(folder / GENERATION, text, renamed=False))
+
+
+def lock(path: Path, name: str) -> None:
+    """Lock a run for this process until it ends, however it ends."""
+    held = Lock(path)
+    try:
+        held.take()
+    except Held as holder:
+        raise GradlabError(
+            f"The run '{name}' is being trained by {str(holder) or 'another process'}.\n"
+            "Wait for it or stop it, or start another run with --name."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
+
+
+def move_aside(folder: Path) -> None:
+    """Keep the earlier run as <name>~, which no run can be called, for the one before it."""
+    if not exists(folder):
+        return
+    aside = folder.with_name(f"{folder.name}~")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        retry(lambda: os.replace(folder, aside))
+    except OSError as error:
+        raise GradlabError(
+            f"The earlier run in {folder} can't be moved aside: {error.strerror}.\n"
+            "Move or delete it, or take another --name."
+        ) from error
+    note(f"The earlier run is kept in {aside} until the next --fresh.")
