@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode as Node
 
+from . import warm
 from .kit import paths
 
 PACKAGE = "my_model"
@@ -118,10 +118,8 @@ class Shell:
     def __init__(self, project: Path, tools: Path) -> None:
         self.project = project
         tools.mkdir()
-        for name, command in (("python", ""), ("gradlab", " -m gradlab")):
-            program = tools / name
-            program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{command} "$@"\n')
-            program.chmod(0o755)
+        for name, before in (("python", ()), ("gradlab", ("-m", "gradlab"))):
+            warm.program(tools / name, warm.TRAINING, *before)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GRADLAB_")}
         # One thread, for other tests share the cores.
         self.env = {**clean, "PYTHONPATH": paths(project / "src"), "OMP_NUM_THREADS": "1"}

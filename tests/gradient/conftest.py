@@ -143,10 +143,10 @@ def loaded(gradient: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The same, but that its Python becomes the kit's agent by a fork; see quick.py."""
     folder, short = tmp_path_factory.mktemp("loaded"), tempfile.mkdtemp(prefix="agent-")
     real, socket = str(gradient.parent / "python"), f"{short}/socket"
-    here = str(Path(quick.__file__).parent)
+    here = [str(Path(quick.__file__).parent), str(Path(SERVER).parent)]
     call = f"import quick; quick.main({real!r}, {socket!r}, *sys.argv)"
     texts = {
-        "python": f"#!{sys.executable} -IS\nimport sys; sys.path.append({here!r}); {call}\n",
+        "python": f"#!{sys.executable} -IS\nimport sys; sys.path += {here!r}; {call}\n",
         "gradient": f"#!{folder}/python\n{gradient.read_text().partition(chr(10))[2]}",
     }
     for name, text in texts.items():

@@ -6,9 +6,7 @@ wanted of it is started as usual.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 
 FLAGS = ["-I", "-X", "utf8", "-W", "ignore"]  # with which the kit starts its agent
 # Modules of it that take the environment in when they are loaded.
@@ -24,16 +22,6 @@ def main(python: str, server: str, program: str, *arguments: str) -> None:
     given = set(os.environ) - ({"LC_CTYPE"} if os.environ.get("LC_CTYPE") == "C.UTF-8" else set())
     if flags != FLAGS or any(name.startswith(AT_START) for name in given):
         os.execv(python, [python, *arguments])
-    command = {"arguments": [file], "folder": os.getcwd(), "env": dict(os.environ)}
-    data = json.dumps(command | {"afresh": AFRESH, "tied": True}).encode()
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(server)
-    socket.send_fds(connection, [len(data).to_bytes(8, "big")], [0, 1, 2])
-    connection.sendall(data)
-    os.closerange(0, 3)  # they are the agent's now
-    answers = connection.makefile()
-    answers.readline()
-    code = int(answers.readline())
-    if code < 0:
-        os.kill(os.getpid(), -code)
-    os._exit(code)
+    from asking import become  # of tests/warm
+
+    become(server, [file], AFRESH)

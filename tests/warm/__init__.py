@@ -9,7 +9,6 @@ import atexit
 import functools
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from .asking import at_start
 
 SERVER = Path(__file__).with_name("server.py")
 # What training loads, and what the kit's other commands do.
@@ -38,9 +39,6 @@ TRAINING = (
     *("tensorboard.compat.proto.event_pb2", "tensorboard.compat.proto.summary_pb2"),
     "tensorboard.summary.writer.record_writer",
     "torch._inductor",  # which setting the algorithms loads, and building an optimizer
-)
-AT_START = re.compile(
-    r"PYTHON(?!PATH$|UNBUFFERED$|DONTWRITEBYTECODE$).*|LC_.*|LANG|LANGUAGE|LD_.*|OMP_.*|MALLOC_.*"
 )
 
 
@@ -86,13 +84,26 @@ def fork(
     return Process(_server(modules, paths), arguments, folder, env, apart=False)
 
 
-def _differs(env: Mapping[str, str]) -> bool:
-    def read_at_start(values: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in values.items() if AT_START.fullmatch(name)}
+def program(path: Path, modules: tuple[str, ...], *before: str) -> Path:
+    """Write a program that is as this Python, but runs a module in a fork of one that is warm.
 
+    What is `before` comes before the arguments that it is given. Killed, it takes the module along.
+    """
+    given = (sys.executable, _server(modules, ""), at_start(_environment()))
+    lines = [
+        f"#!{sys.executable} -IS",
+        f"import sys; sys.path.append({str(SERVER.parent)!r})",
+        f"import asking; asking.main(*{given!r}, sys.argv[0], *{before!r}, *sys.argv[1:])",
+    ]
+    path.write_text("\n".join([*lines, ""]))
+    path.chmod(0o755)
+    return path
+
+
+def _differs(env: Mapping[str, str]) -> bool:
     paths = env.get("PYTHONPATH", "").split(os.pathsep)
     patched = any(Path(path, "sitecustomize.py").exists() for path in paths)
-    return patched or not read_at_start(env).items() <= read_at_start(_environment()).items()
+    return patched or not at_start(env).items() <= at_start(_environment()).items()
 
 
 def _environment() -> dict[str, str]:
