@@ -1,7 +1,8 @@
 """Every choice of every question, and choices together: which files, and the project's own checks.
 
-Only the package's name alters Python files, so types and tests run for two names, not for all
-the choices; a test says that this is enough. `pytest -m slow tests/test_matrix.py` is all of it.
+Only the package's name alters Python files, as a test says, so types and tests run for the longest
+name, not for all the choices; test_github.py runs them for the default one. `pytest -m slow
+tests/test_matrix.py` is all of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from packaging.metadata import Metadata
 
 from .conftest import TEMPLATE, Bake, generate
 from .kit import environment, install_kit
-from .lab import call
+from .lab import Lab, call
 from .sound import assert_sound
 from .test_template import ANSWERS, CHOICES, FILES, files, run
 
@@ -47,7 +48,6 @@ MATRIX = SINGLE | COMBINATIONS
 PACKAGES = {
     key: a for key, a in MATRIX.items() if not a.keys() <= {"gradient_machine", "colab_gpu"}
 }
-SLUGS = ("my_model", LONG)
 CONSTRAINTS = TEMPLATE / "requirements" / "constraints.txt"
 WORKFLOWS = list((TEMPLATE / "workflows").glob("*.yaml"))
 
@@ -61,10 +61,10 @@ def choice(
     return generate(tmp_path_factory.mktemp("choice"), answers), answers
 
 
-@pytest.fixture(scope="module", params=SLUGS)
-def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a package of this name."""
-    return generate(tmp_path_factory.mktemp("named"), {"project_slug": request.param})
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a package of the longest name."""
+    return generate(tmp_path_factory.mktemp("long"), {"project_slug": LONG})
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +113,10 @@ def test_a_choice_passes_its_own_lint_and_format(choice: tuple[Path, Answers]) -
 
 @pytest.mark.slow
 def test_the_workflows_of_a_choice_pass_their_own_check(
-    choice: tuple[Path, Answers], python: str
+    choice: tuple[Path, Answers], tmp_path: Path
 ) -> None:
     project, _ = choice
-    shown = call(project, python, "-m", "gradlab", "check")
+    shown = Lab(project, tmp_path).run("gradlab", "check")
     assert f"{len(WORKFLOWS)} files: 0 errors, 0 warnings" in shown
 
 
@@ -134,20 +134,20 @@ def test_a_choice_can_be_packaged_as_what_was_answered(bake: Bake, answers: Answ
 
 
 @pytest.mark.slow
-def test_a_project_of_any_name_passes_its_own_type_check(named: Path, python: str) -> None:
-    assert "Success" in call(named, python, "-m", "mypy", "--cache-dir", os.devnull)
+def test_a_project_of_the_longest_name_passes_its_own_type_check(long: Path, python: str) -> None:
+    assert "Success" in call(long, python, "-m", "mypy", "--cache-dir", os.devnull)
 
 
 @pytest.mark.slow
-def test_a_project_of_any_name_passes_its_own_tests(named: Path, python: str) -> None:
-    assert " passed" in call(named, python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+def test_a_project_of_the_longest_name_passes_its_own_tests(long: Path, python: str) -> None:
+    assert " passed" in call(long, python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 
 @pytest.mark.slow
-def test_a_project_of_any_name_trains_and_is_judged(named: Path, python: str) -> None:
-    env = {"PYTHONPATH": "src", "GRADLAB_STORAGE": str(named / "storage")}
-    call(named, python, "-m", named.name, "train", "--epochs", "1", **env)
-    assert "test examples right" in call(named, python, "-m", named.name, "evaluate", **env)
+def test_a_project_of_the_longest_name_trains_and_is_judged(long: Path, tmp_path: Path) -> None:
+    lab = Lab(long, tmp_path / "storage")
+    lab.train("--epochs", "1")
+    assert "test examples right" in lab.run(LONG, "evaluate")
 
 
 def test_the_checks_run_with_the_tools_that_are_pinned() -> None:
