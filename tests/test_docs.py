@@ -53,7 +53,7 @@ ELSEWHERE = {
     "cruft update": UPDATED,
     "gradlab run train": (
         "tests/test_own_workflows.py::"
-        "test_ten_kills_of_the_runner_and_all_its_children_cost_nothing_but_time"
+        "test_kills_of_the_runner_and_all_its_children_cost_nothing_but_time"
     ),
     "gradlab run sweep": (
         "tests/test_own_workflows.py::test_the_sweep_keeps_the_best_model_and_shows_the_comparison"
