@@ -43,6 +43,13 @@ SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+# Asked of the page at once: an element by itself takes long, and nothing else goes on meanwhile.
+FIND = """
+const [selector, text] = arguments;
+const found = [...document.querySelectorAll(selector)];
+return text ? found.filter(element => (element.innerText ?? "").includes(text)) : found;
+"""
+TEXT = "return arguments[0].innerText.trim()"
 # Shows a folder as ~ in an element's text.
 SHORTEN = """
 const texts = document.createTreeWalker(arguments[0], NodeFilter.SHOW_TEXT);
@@ -181,7 +188,7 @@ def wait_for(what: Callable[[], T], name: str) -> T:
                 return found
         except StaleElementReferenceException:  # JupyterLab has drawn it anew meanwhile
             continue
-        time.sleep(0.1)
+        time.sleep(0.25)
     raise PictureError(f"{name} did not come within {SECONDS:.0f} seconds")
 
 
@@ -195,14 +202,17 @@ class Notebook:
 
     def find(self, selector: str, text: str = "") -> list[WebElement]:
         """Give the elements that a CSS selector chooses and in which a text is seen."""
-        found = self.driver.find_elements(By.CSS_SELECTOR, selector)
-        return [element for element in found if text in element.text]
+        return list(self.driver.execute_script(FIND, selector, text))
+
+    def text(self, element: WebElement) -> str:
+        """Give the text that is seen of an element."""
+        return str(self.driver.execute_script(TEXT, element))
 
     def click(self, selector: str, text: str = "") -> None:
         """Click on the element that a CSS selector chooses and whose text is this one."""
 
         def chosen() -> list[WebElement]:
-            return [element for element in self.find(selector, text) if element.text == text]
+            return [each for each in self.find(selector, text) if self.text(each) == text]
 
         wait_for(chosen, text or selector)[0].click()
 
@@ -217,7 +227,8 @@ class Notebook:
 
     def output(self, title: str) -> str:
         """Give the text that is seen below a code cell."""
-        return self.cell(title).find_element(By.CSS_SELECTOR, ".jp-Cell-outputWrapper").text
+        below = self.cell(title).find_element(By.CSS_SELECTOR, ".jp-Cell-outputWrapper")
+        return self.text(below)
 
     def percent(self, title: str) -> int:
         """Give where the last progress bar below a code cell stands."""
@@ -225,7 +236,7 @@ class Notebook:
 
     def fails(self) -> str:
         """Give the errors that are seen."""
-        return "\n".join(element.text for element in self.find(ERROR))
+        return "\n".join(map(self.text, self.find(ERROR)))
 
     def has_ended(self) -> bool:
         """Tell whether no cell runs or waits to be run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .lab import call
 from .test_notebook_file import TITLES
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slow
 BAR = re.compile(r"\[train\] +\d+%\|.+\| \d+/960 \[.+step/s, epoch \d+, loss \d\.\d+\]")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def picture() -> Any:
     for module in ("selenium", "jupyterlab", "PIL"):
         pytest.importorskip(module)
@@ -31,16 +33,56 @@ def picture() -> Any:
     return importlib.import_module("scripts.picture")
 
 
+@pytest.fixture(scope="module")
+def opened(picture: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """The notebook in a browser, which all tests share: to start both takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        # One thread: many tests share the cores.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with picture.opened(tmp_path_factory.mktemp("opened")) as notebook:
+            yield notebook
+
+
 @pytest.fixture
-def notebook(picture: Any, tmp_path: Path) -> Iterator[Notebook]:
-    with picture.opened(tmp_path) as opened:
-        yield opened
+def project(opened: Notebook) -> Path:
+    """The project that the notebook is of, as fresh as at first."""
+    [project] = (path.parent for path in opened.folder.glob("*/pyproject.toml"))
+    call(project, "git", "checkout", "--quiet", ".")
+    shutil.rmtree(project / "storage", ignore_errors=True)
+    return project
 
 
-def test_all_cells_run_and_show_curves_confusion_matrix_and_tensorboard(
-    picture: Any, notebook: Notebook, tmp_path: Path
+@pytest.fixture
+def notebook(opened: Notebook, project: Path) -> Notebook:
+    """The notebook with nothing below its cells."""
+    opened.driver.switch_to.default_content()
+    clear(opened)
+    return opened
+
+
+def clear(notebook: Notebook) -> None:
+    """Let nothing of an earlier run be seen."""
+    notebook.click(".lm-MenuBar-itemLabel", "Edit")
+    notebook.click(".lm-Menu-itemLabel", "Clear Outputs of All Cells")
+
+
+def test_a_stop_in_mid_run_saves_and_another_run_carries_on_and_shows_all_there_is(
+    picture: Any, notebook: Notebook, project: Path
 ) -> None:
+    stop_in_mid_run(picture, notebook)
+    clear(notebook)
     moments = picture.moments(notebook)
+    ran = notebook.output(picture.RUN)
+    carrying_on = re.search(r"carrying on at step (\d+) of 960", ran)
+    assert carrying_on and int(carrying_on[1]) > 0
+    assert "100%|" in ran
+    for job in ("train", "evaluate", "register"):
+        assert re.search(rf"^{job} +ran ", ran, re.M)
+    assert notebook.fails() == ""
+    assert "Safe: " in notebook.output(TITLES[-1])
+    [model] = (project / "storage/models/my_model").glob("*.json")
+    assert json.loads(model.read_text())["metrics"]["accuracy"] >= 0.97
+
     whole = picture.stack(moments)
     assert 1200 <= whole.width <= 1280 and whole.height <= 1600
     whole.save(file := io.BytesIO(), "PNG", optimize=True)
@@ -48,22 +90,14 @@ def test_all_cells_run_and_show_curves_confusion_matrix_and_tensorboard(
 
     shown = [notebook.cell(title).text for title in TITLES]
     assert 'workflow = "train"  #@param' in shown[TITLES.index(picture.RUN)]
-    assert "100%|" in notebook.output(picture.RUN)
-    for job in ("checkout", "train", "evaluate", "register"):
-        assert re.search(rf"^{job} +ran ", notebook.output(picture.RUN), re.M)
     curves, matrix = widths(notebook, picture.LOOK)
     assert curves > 300 and matrix > 300
-    assert "Safe: " in notebook.output(TITLES[-1])
-    assert notebook.fails() == ""
-
     [frame] = notebook.find("iframe")
     notebook.driver.switch_to.frame(frame)
     picture.wait_for(lambda: notebook.find("body", "learning_rate"), "TensorBoard")
 
 
-def test_a_stop_in_mid_run_saves_and_another_run_carries_on(
-    picture: Any, notebook: Notebook
-) -> None:
+def stop_in_mid_run(picture: Any, notebook: Notebook) -> None:
     notebook.run_all()
     picture.wait_for(lambda: notebook.percent(picture.RUN) >= 20, "a progress bar")
     assert BAR.search(notebook.output(picture.RUN))
@@ -71,25 +105,13 @@ def test_a_stop_in_mid_run_saves_and_another_run_carries_on(
     picture.wait_for(notebook.fails, "the end of the cell")
     assert notebook.fails() == "Stopped. Run this cell again to carry on from what was saved."
     assert notebook.percent(picture.RUN) < 100
-
     picture.wait_for(notebook.has_ended, "the end of the stop")
-    notebook.run_all()
-    carrying_on = re.compile(r"carrying on at step (\d+) of 960")
-    picture.wait_for(lambda: carrying_on.search(notebook.output(picture.RUN)), "the second run")
-    assert int(carrying_on.search(notebook.output(picture.RUN))[1]) > 0  # type: ignore[index]
-    leave = TITLES[-1]
-    picture.wait_for(
-        lambda: notebook.fails() or "Safe: " in notebook.output(leave), "the last cell"
-    )
-    assert notebook.fails() == ""
-    assert len(widths(notebook, picture.LOOK)) == 2
 
 
 def test_a_picture_of_a_failing_cell_is_refused_with_its_words(
-    picture: Any, notebook: Notebook, tmp_path: Path
+    picture: Any, notebook: Notebook, project: Path
 ) -> None:
-    [workflow] = tmp_path.glob("*/.gradient/workflows/train.yaml")
-    workflow.write_text("jobs: {}\n")
+    (project / ".gradient/workflows/train.yaml").write_text("jobs: {}\n")
     with pytest.raises(picture.PictureError, match="`jobs` is empty; add a job"):
         picture.moments(notebook)
 
