@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest --hypothesis-profile thorough tries more.
 settings.register_profile("short", max_examples=40, deadline=None)
-settings.register_profile("thorough", max_examples=150, deadline=None)
+settings.register_profile("thorough", max_examples=60, deadline=None)
 settings.load_profile("short")
 
 
