@@ -154,6 +154,20 @@ def test_a_failed_listing_is_not_taken_for_an_empty_folder(
         ends_right(tiny, done, never_cut_off)
 
 
+@pytest.mark.parametrize("file", [".metrics.jsonl.", "saves/."])
+@pytest.mark.parametrize("cut_off", ["slow storage"], indirect=True)
+def test_what_was_brought_back_by_half_is_brought_back_whole_by_the_next_session(
+    cut_off: Tiny, tiny: Tiny, never_cut_off: Tiny, file: str
+) -> None:
+    tiny.env = cut_off.env
+    tiny.on_slow_storage()
+    tiny.copied_from(cut_off)
+    shutil.rmtree(tiny.storage.parent / "scratch")
+    done = tiny.fork_train(at=1, only=f"rename */{file}*", error="ENOSPC")
+    assert done.code, done.output
+    ends_right(tiny, done, never_cut_off)
+
+
 @pytest.mark.parametrize("seed", range(CASES))
 def test_a_flipped_bit_of_a_cut_off_run_is_mended_or_told(
     cut_off: Tiny, tiny: Tiny, never_cut_off: Tiny, seed: int

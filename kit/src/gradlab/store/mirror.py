@@ -67,11 +67,13 @@ class Mirror:
         # One without its metrics, which were not uploaded, is the last choice.
         for path in sorted(found, key=lambda p: (step_of(p) <= recorded, p.name), reverse=True):
             newer = step_of(path) > local
+            if newer:
+                # Metrics first: cut off between the two, the next restore would take a save that
+                # is there for all of it.
+                self._restore_metrics(step_of(path))
             if _copy(path, self.work / SAVES / path.name) if newer else is_whole(path):
                 # The newest of these is known to be whole.
                 self._whole = [other for other in found if other.name <= path.name]
-                if newer:
-                    self._restore_metrics(step_of(path))
                 return
             note(f"! {path} is damaged or not uploaded whole: passed over.")
 
