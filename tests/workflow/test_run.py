@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.base.supervisor import GRACE
+
 from .conftest import Project, needs_bubblewrap, wait_for
 
 CHAIN = """
@@ -668,7 +670,8 @@ def test_two_runs_of_one_workflow_keep_out_of_each_others_way(project: Project) 
     first.wait()
 
 
-def test_a_run_waits_for_one_that_is_about_to_end(project: Project) -> None:
+@pytest.mark.slow
+def test_a_run_waits_for_one_that_is_about_to_end_as_long_as_that_takes(project: Project) -> None:
     project.workflow(
         script(
             """
@@ -685,7 +688,9 @@ def test_a_run_waits_for_one_that_is_about_to_end(project: Project) -> None:
     wait_for(first, "[job] started")
     second = project.start("run", "train")
     wait_for(second, "another run of 'train' is at work: waiting for its end")
+    time.sleep(GRACE - 2)  # then it waits for less than the other takes
     first.send_signal(signal.SIGHUP)
+    time.sleep(4)
     (project.storage / "drafts/train/job/outputs/data/go").touch()
     assert second.stdout
     assert "data:v1-" in second.stdout.read()

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from gradlab.base import folders
-from gradlab.services import table
 from gradlab.store import sealed, sealing, tree
 from gradlab.store.datasets import Store
+from gradlab.store.location import Location
 
 from .. import warm
 from ..failing import Done, Forks, flip_a_bit, kept
@@ -335,7 +335,7 @@ def test_records_without_a_checksum_are_read(lab: Lab) -> None:
 
 
 def store(folder: Path, slow: bool = False) -> Store:
-    return Store(table.Storage(folder, True, slow, ""), folder / "work" if slow else folder)
+    return Store(Location(folder, folder / "work" if slow else folder, slow))
 
 
 def box(store: Store, text: str, folder: Path) -> tuple[str, Path]:
@@ -364,10 +364,10 @@ def test_latest_is_the_version_that_was_committed_last(tmp_path: Path, slow: boo
 COMMIT = """
 import sys
 from pathlib import Path
-from gradlab.services import table
 from gradlab.store.datasets import Store
+from gradlab.store.location import Location
 top = Path(sys.argv[1])
-store = Store(table.Storage(top, True, False, ""), top)
+store = Store(Location(top, top))
 sys.stdin.readline()
 print(store.commit(sys.argv[2], Path(sys.argv[3])))
 """

@@ -16,9 +16,16 @@ from pathlib import Path
 
 from .retries import retry
 
+ENDING = ", about to end"
+
 
 class Held(Exception):
     """Another process has the lock; the text says which, as far as that is known."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether that process has said that it is about to end."""
+        return str(self).endswith(ENDING)
 
 
 class Lock:
@@ -45,6 +52,12 @@ class Lock:
         with suppress(OSError):  # only for a message
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, text.encode(), 0)
+
+    def say_ending(self) -> None:
+        """Tell those who wait for the lock that this process is about to end."""
+        with suppress(OSError):  # only for those who wait
+            if not self._holder().endswith(ENDING):
+                os.pwrite(self._handle, ENDING.encode(), os.fstat(self._handle).st_size)
 
     def wait(self) -> None:
         """Lock it once no other process has it any more; OSError where there are no locks."""

@@ -25,6 +25,7 @@ from ..base import git
 from ..base.errors import GradlabError, note
 from ..services import mounts, session, table
 from ..services.table import here
+from ..store import location
 
 WATCH_SECONDS = 5.0
 REMOUNTS = 5
@@ -168,8 +169,7 @@ def tensorboard(workflow: str) -> None:
     root = session.project_root()
     with _messages():
         folders = [folder for _, folder in _versions(root, workflow)]
-        work = session.scratch(session.project_name(root))
-        drafts = (work if _storage(root).slow else _storage(root).path) / "drafts" / workflow
+        drafts = location.of(session.project_name(root)).work / "drafts" / workflow
     events = [path for top in (drafts, *folders) for path in top.rglob("events.out.tfevents.*")]
     runs = {path.parent.parent.name: path.parent for path in reversed(events)}
     if not runs:

@@ -124,16 +124,14 @@ def _kept(workshop: Workshop, job: Job, log: JobLog) -> Iterator[None]:
     keeper = belongings.Keeper(folder, draft)
     draft.write(folder)
     keeper.start(_minutes())
-    if workshop.place.slow:
-        mirror.start(_minutes())
+    mirror.start(_minutes())
     try:
         yield
     except BaseException:
         with workshop.stop.waits_for_copy():
             keeper.stop()
             mirror.stop()
-            if workshop.place.slow:
-                mirror.save()
+            mirror.save()
             with suppress(OSError):
                 outputs.tidy(folder)
             # The job has ended, and all its processes: what differs later is damage.
@@ -230,9 +228,9 @@ def _lay(workshop: Workshop, job: Job, name: str, content: Content, draft: Path)
 
 
 def _keep_log(workshop: Workshop, path: Path) -> None:
-    if workshop.place.slow:
+    kept = workshop.place.kept / path.relative_to(workshop.place.work)
+    if kept != path:
         workshop.place.mounted.check()
-        kept = workshop.place.kept / path.relative_to(workshop.place.work)
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(path.read_bytes())
 

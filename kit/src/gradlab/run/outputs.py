@@ -43,7 +43,6 @@ class Place:
     workflow: str
     kept: Path
     work: Path
-    slow: bool
     mounted: mounts.Mounted
 
     @property
@@ -76,8 +75,7 @@ class Place:
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""
         folders.discard(self.draft(job))
-        if self.slow:
-            self.mirror(job, "").discard()
+        self.mirror(job, "").discard()
 
     def forget_copy(self, job: str, run: str) -> None:
         """Forget the copy of what a job wrote in a run, which has its result."""

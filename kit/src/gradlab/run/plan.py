@@ -21,6 +21,7 @@ from ..services.table import here
 from ..spec import credentials
 from ..spec.credentials import shown
 from ..spec.spec import Job, Port, Spec
+from ..store import location
 from ..store.datasets import Store
 from ..store.versions import NoVersion, Reference, Version
 from . import actions
@@ -54,16 +55,15 @@ def open_workshop(
     """Find all that the jobs need, but the versions of datasets."""
     root = session.project_root()
     project = session.project_name(root)
-    storage = session.storage(project)
-    work = session.scratch(project) if storage.slow else storage.path
-    mounted = mounts.Mounted(storage.path)
-    place = Place(names.WORKFLOW.require(spec.path.stem), storage.path, work, storage.slow, mounted)
+    own = location.of(project)
+    mounted = mounts.Mounted(own.kept)
+    place = Place(names.WORKFLOW.require(spec.path.stem), own.kept, own.work, mounted)
     images = {str(job.parameters["image"]) for job in selected if "image" in job.parameters}
     engine, passed_over = choose(engine_name, sorted(images))
     for job in selected:
         if found := actions.problem(job, engine):
             raise GradlabError(f"{spec.path}:{job.mark.line}: job {job.name!r}: {found}")
-    repository = Repository(root, storage.path)
+    repository = Repository(root, own.kept)
     event = {"url": repository.url, "ref": repository.commit("HEAD"), **_event(spec)}
     _refuse_unlisted(spec, selected, event, repository)
     workshop = Workshop(
@@ -71,7 +71,7 @@ def open_workshop(
         place=place,
         run=Run(),
         journal=Journal(place.record),
-        store=Store(storage, work),
+        store=Store(own),
         engine=engine,
         repository=repository,
         given=_given(spec, selected, inputs),
@@ -80,7 +80,7 @@ def open_workshop(
         console=console,
         stop=stop,
     )
-    console.line(f"workflow {spec.path.stem} of {root}, storage {storage.path} ({storage.why})")
+    console.line(f"workflow {spec.path.stem} of {root}, storage {own.kept} ({own.why})")
     _say_engine(engine, passed_over, console)
     return workshop
 

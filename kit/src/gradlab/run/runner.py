@@ -101,14 +101,14 @@ def _run(
         _begin(workshop, selected, fresh, dry=True)
         plan.show(workshop, selected)
         return 0
-    with usable(workshop.place.kept), _locked(workshop.place, console):
+    with usable(workshop.place.kept), _locked(workshop.place, console) as lock:
         _begin(workshop, selected, fresh)
-        results = _run_all(workshop, selected)
+        results = _run_all(workshop, selected, lock)
         return _finish(workshop, results)
 
 
 @contextmanager
-def _locked(place: Place, console: Console) -> Iterator[None]:
+def _locked(place: Place, console: Console) -> Iterator[Lock]:
     """Keep a second runner of the same workflow away from the same storage."""
     # Other machines see only the storage; but network storage may have no locks.
     folder = place.work / "workflows" / place.workflow
@@ -118,7 +118,7 @@ def _locked(place: Place, console: Console) -> Iterator[None]:
             _take(lock, place, console)
         except OSError as error:
             console.line(f"no lock on {folder} ({error}): run only one of this workflow at a time")
-        yield
+        yield lock
 
 
 def _take(lock: Lock, place: Place, console: Console) -> None:
@@ -128,11 +128,11 @@ def _take(lock: Lock, place: Place, console: Console) -> None:
         try:
             lock.take()
             return
-        except Held:
+        except Held as held:
             if end is None:
                 console.line(f"another run of {place.workflow!r} is at work: waiting for its end")
                 end = time.monotonic() + GRACE
-            if time.monotonic() > end:
+            if time.monotonic() > end and not held.is_ending:
                 raise GradlabError(
                     f"another gradlab run of {place.workflow!r} is at work on {place.kept}; "
                     "wait for it, or end it"
@@ -186,9 +186,8 @@ def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool =
 
 
 def _is_stored(workshop: Workshop) -> bool:
-    """Tell whether what a run that ended has made came through, where that is ever in doubt."""
-    states = workshop.run.jobs.values() if workshop.place.slow else ()
-    if all(workshop.is_stored(state) for state in states):
+    """Tell whether what a run that ended has made came through."""
+    if not workshop.store.is_missing(workshop.versions()):
         return True
     workshop.console.line(
         "the last run's end was not uploaded whole: what is missing is made again"
@@ -196,7 +195,7 @@ def _is_stored(workshop: Workshop) -> bool:
     return False
 
 
-def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
+def _run_all(workshop: Workshop, selected: Sequence[Job], lock: Lock) -> dict[str, Result]:
     """Run the jobs, each as soon as those that it needs have succeeded.
 
     After a signal those are left that work on something that may be cut off, as by a kill.
@@ -213,6 +212,8 @@ def _run_all(workshop: Workshop, selected: Sequence[Job]) -> dict[str, Result]:
                     sorter.done(name)
                 else:
                     running[pool.submit(do, workshop, jobs[name])] = name
+            if workshop.stop.signal:
+                lock.say_ending()
             for future in wait(running, 0.2, FIRST_COMPLETED).done:
                 name = running.pop(future)
                 results[name] = future.result()
@@ -291,7 +292,7 @@ def _line(message: str) -> str:
 
 def _is_secured(workshop: Workshop) -> bool:
     """Bring to slow storage what it has lost meanwhile; tell whether all is there."""
-    lost = workshop.unsecured() if workshop.place.slow else []
+    lost = workshop.store.lost(workshop.versions())
     for version in lost:
         workshop.console.line(f"! {version} has been lost in {workshop.place.kept}")
     return not lost

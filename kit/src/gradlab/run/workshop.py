@@ -165,10 +165,9 @@ class Workshop:
         """Tell whether the storage holds all versions of datasets that a job has made."""
         return all(self.store.exists(version) for version in _versions(state))
 
-    def unsecured(self) -> list[str]:
-        """List the versions of this run that the storage does not hold, nor this machine."""
-        states = self.run.jobs.values()
-        return [v for state in states for v in _versions(state) if not self.store.secure(v)]
+    def versions(self) -> list[str]:
+        """List the versions of datasets that this run has made."""
+        return [version for state in self.run.jobs.values() for version in _versions(state)]
 
     def volume(self, job: Job, name: str) -> Path:
         """Give the folder of the volume that a job reads under a name."""

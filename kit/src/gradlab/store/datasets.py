@@ -19,7 +19,7 @@ import secrets
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import takewhile
@@ -31,8 +31,9 @@ from ..base.files import names, sync_folder, write_in_place
 from ..base.locks import Lock
 from ..base.names import DATASET
 from ..base.retries import retry
-from ..services import session, table
-from . import copier, sealed, sealing, tree
+from ..services import session
+from . import copier, location, sealed, sealing, tree
+from .location import Location
 from .tree import Tree
 from .versions import (
     MANIFEST,
@@ -53,14 +54,14 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 class Store:
     """The datasets of one storage.
 
-    `work` is a folder on the local disk: the storage itself where that is fast. From a slow
-    storage a version is copied there, and checked, before it is read.
+    From a storage that is not worked on a version is copied to the local disk, and checked, before
+    it is read.
     """
 
-    def __init__(self, storage: table.Storage, work: Path) -> None:
-        self.slow = storage.slow
-        self.top = storage.path / "datasets"
-        self.local = work / "datasets"
+    def __init__(self, place: Location) -> None:
+        self.slow = place.writes_arrive_later
+        self.top = place.kept / "datasets"
+        self.local = place.work / "datasets"
         self._arrived: set[str] = set()
         self._compared: set[str] = set()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -209,6 +210,14 @@ class Store:
                     self._upload(local, self.top / folder_of(name) / id)
             found = self._made(version)
         return found
+
+    def lost(self, versions: Iterable[str]) -> list[str]:
+        """Bring versions again that the storage has lost; list those that can't be brought."""
+        return [version for version in versions if not self.secure(version)] if self.slow else []
+
+    def is_missing(self, versions: Iterable[str]) -> bool:
+        """Tell whether the storage has lost one of some versions, where that is ever in doubt."""
+        return self.slow and not all(map(self.exists, versions))
 
     def _has_arrived(self, version: Version) -> bool:
         """Tell whether a version's files are there, which may be uploaded after its manifest."""
@@ -371,6 +380,4 @@ def usable(storage: Path) -> Iterator[None]:
 
 def open_store(root: Path) -> Store:
     """Give the datasets of the project in a folder."""
-    project = session.project_name(root)
-    storage = session.storage(project)
-    return Store(storage, session.scratch(project) if storage.slow else storage.path)
+    return Store(location.of(session.project_name(root)))

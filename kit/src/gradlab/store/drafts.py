@@ -37,7 +37,8 @@ LIST = re.compile(r"\d{8}\.json")
 class Mirror:
     """Copies a folder on the local disk to one on slow storage, and back.
 
-    `run` is the id of the workflow's run, which each list names.
+    `run` is the id of the workflow's run, which each list names. A folder that lies in the storage
+    itself is not copied, but a copy from the time when that was a slow one is brought back.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Mirror:
         self._listed: tuple[Path, Tree] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
+        self._is_apart = folder.parent != kept
 
     def restore(self, key: Key | None, here: Draft | None) -> int:
         """Bring the newest copy that is whole back, unless what is here is as new.
@@ -82,8 +84,9 @@ class Mirror:
 
     def start(self, minutes: float) -> None:
         """Copy every so many minutes from now on."""
-        self._thread = threading.Thread(target=self._serve, args=(60 * minutes,), daemon=True)
-        self._thread.start()
+        if self._is_apart:
+            self._thread = threading.Thread(target=self._serve, args=(60 * minutes,), daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """Stop copying; a copy under way is finished."""
@@ -93,6 +96,8 @@ class Mirror:
 
     def save(self) -> None:
         """Copy what has changed, then the list; a failure leaves the earlier copy as it is."""
+        if not self._is_apart:
+            return
         try:
             self.mounted.check()
             self._copy_all()

@@ -16,7 +16,7 @@ from ..base.errors import GradlabError, note
 from ..base.files import digest, exists, read_bytes, read_text, write_durably
 from ..base.locks import Held, Lock
 from ..base.retries import retry
-from ..services import session
+from ..store import location
 from ..store.copies import candidates, step_of
 from ..store.mirror import SAVES
 
@@ -33,9 +33,8 @@ def of(project: str, name: str) -> tuple[Path, Path]:
             f"--name {name!r} can't name a folder on every service: use letters, digits, "
             "dots, dashes and underscores, such as 'wide-net-2'."
         )
-    storage = session.storage(project)
-    kept = storage.path / "runs" / name
-    return (session.scratch(project) / "runs" / name if storage.slow else kept), kept
+    place = location.of(project)
+    return place.work / "runs" / name, place.kept / "runs" / name
 
 
 def find(project: str, name: str, file: str, advice: str) -> Path:
