@@ -213,7 +213,7 @@ def test_a_run_that_died_in_colab_ends_on_gradient_with_the_same_bytes(
     shutil.copytree(cloud.files / KEPT, storage / "my_model")
     machine = machines.gradient(notebooks, storage, env=ENV)
     text = machine.notebook(notebooks / "notebooks/train.ipynb", show_tensorboard=False).run()
-    assert re.search(r"carrying on at step [1-9]", text)
+    assert re.search(r"carrying on at step [1-9]", text), text
     assert model(storage / "my_model") == expected
 
 
@@ -235,7 +235,7 @@ def test_a_kernel_that_is_killed_in_the_run_costs_the_steps_since_the_last_save(
     lost = children and is_ahead_of_its_save(machine)
     wait_for_its_end(machine)
     text = book.run()
-    assert re.search(r"carrying on at step [1-9]", text)
+    assert re.search(r"carrying on at step [1-9]", text), text
     # The kernel alone: the run notices and saves. All of it: the steps since are counted.
     assert ("steps after the last save were lost and are done again" in text) == lost
     assert model(cloud.files / KEPT) == expected

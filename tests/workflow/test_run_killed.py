@@ -208,6 +208,30 @@ def test_a_run_killed_while_it_commits_commits_everything_once(project: Project)
             assert len(list((versions[-1] / "data").iterdir())) == 60
 
 
+TWO = """
+    jobs:
+      first:
+        outputs: {a: {type: dataset, with: {ref: a}}}
+        uses: script@v1
+        with: {image: "bash:5", script: echo 1 > /outputs/a/file}
+      second:
+        needs: [first]
+        outputs: {b: {type: dataset, with: {ref: b}}}
+        uses: script@v1
+        with: {image: "bash:5", script: "[ -e /outputs/b/file ] || ! touch /outputs/b/file"}
+"""
+
+
+def test_a_kill_just_after_a_job_succeeded_leaves_nothing_of_its_draft(project: Project) -> None:
+    project.workflow(TWO)
+    project.fails(1, "run", "train")
+    left = project.storage / "drafts" / "train" / "first"
+    (left / "outputs" / "a").mkdir(parents=True)
+    (left / "draft.json").write_text("{}")
+    assert "[first] reused" in project.ok("run", "train")
+    assert not left.exists()
+
+
 def check_the_end(project: Project, seed: int) -> None:
     for name in ("data", "model", "log"):
         assert len(project.versions(name)) == 1, f"seed {seed}: {name} was committed twice"

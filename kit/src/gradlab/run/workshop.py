@@ -147,6 +147,9 @@ class Workshop:
                 self.succeeded(job, replace(state, contents=settled))
             else:
                 self.journal.put(self.run, job, None)
+        elif state and folders.exists(self.place.draft(job)):
+            # Killed between its success and the removal of its draft.
+            self.cleared(self.place.draft(job))
 
     def succeeded(self, job: str, state: JobState) -> None:
         """Note that a job's outputs are in their places, and remove its draft."""
