@@ -37,6 +37,10 @@ SMALLER = {
     "width: int = 32": "width: int = 8",
     "save_seconds: float = field(default=5.0": "save_seconds: float = field(default=0.3",
 }
+# On a machine that has this file examples are slow, so that a kill comes before the end.
+SLOWLY = "/var/slowly"
+EXAMPLE = "        image = self.images[index]\n"
+SLOWER = f"{EXAMPLE}        if os.path.exists({SLOWLY!r}):\n            time.sleep(0.01)\n"
 KEPT = "MyDrive/gradlab/my_model"
 SHORT = "short"  # the workflow train without what follows training
 
@@ -52,6 +56,14 @@ def small(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert before in text
         text = text.replace(before, after)
     config.write_text(text)
+    data = folder / "src/my_model/data.py"
+    text = data.read_text()
+    assert EXAMPLE in text
+    data.write_text(
+        text.replace(EXAMPLE, SLOWER).replace(
+            "import numpy", "import os\nimport time\n\nimport numpy"
+        )
+    )
     workflows = folder / ".gradient/workflows"
     spec = yaml.safe_load((workflows / "train.yaml").read_text())
     spec["jobs"] = {name: spec["jobs"][name] for name in ("checkout", "train")}
@@ -121,6 +133,15 @@ def is_ahead_of_its_save(machine: Machine) -> bool:
     (path,) = machine.path("/tmp").glob(place)
     newest = max((path.parent / "saves").glob("*.safetensors"), key=lambda save: save.name)
     return path.read_bytes().count(b"\n") > int(newest.name[:10])
+
+
+def kill_in_the_run(
+    machine: Machine, book: Notebook, when: Callable[[str], object], children: bool = False
+) -> None:
+    """Run the workflow and kill the kernel in the middle of the training."""
+    machine.run("touch", SLOWLY)
+    book.kill_during(RUN, when, children=children)
+    machine.run("rm", SLOWLY)
 
 
 def wait_for_its_end(machine: Machine) -> None:
@@ -206,7 +227,7 @@ def test_a_run_that_died_in_colab_ends_on_gradient_with_the_same_bytes(
     colab = machines.colab(cloud, env=ENV)
     book = open_notebook(colab, repository)
     book.run(stop=RUN)
-    book.kill_during(RUN, lambda _: a_save_is_in(cloud))
+    kill_in_the_run(colab, book, lambda _: a_save_is_in(cloud))
     colab.die()
     notebooks, storage = tmp_path / "notebooks", tmp_path / "storage"
     shutil.copytree(small, notebooks)
@@ -231,7 +252,7 @@ def test_a_kernel_that_is_killed_in_the_run_costs_the_steps_since_the_last_save(
     machine = machines.colab(cloud, env=ENV)
     book = open_shortened(machine, repository)
     book.run(stop=RUN)
-    book.kill_during(RUN, training, children=children)
+    kill_in_the_run(machine, book, training, children)
     lost = children and is_ahead_of_its_save(machine)
     wait_for_its_end(machine)
     text = book.run()
@@ -264,8 +285,10 @@ def test_a_stop_saves_running_again_carries_on_and_the_model_is_taken_along(
     machine = machines.jupyter(home, env=ENV)
     book = machine.notebook(home / "notebooks/train.ipynb", as_onnx=True, download=True)
     book.run(stop=RUN)
+    machine.run("touch", SLOWLY)
     with pytest.raises(CellError, match="Stopped") as error:
         book.run_cell(RUN, watch=once(training, book.interrupt))
+    machine.run("rm", SLOWLY)
     assert error.value.traceback == error.value.evalue
     assert re.search(r"carrying on at step [1-9]", book.run_cell(RUN))
     assert model(home / "storage") == expected
@@ -298,7 +321,7 @@ def test_a_machine_that_is_taken_back_is_followed_by_another(
     book = open_shortened(machine, repository)
     book.run(stop=RUN)
     lost = faults.get("upload_seconds") == "never"
-    book.kill_during(RUN, training if lost else lambda _: a_save_is_in(cloud))
+    kill_in_the_run(machine, book, training if lost else lambda _: a_save_is_in(cloud))
     machine.die()
     # How much had arrived is a matter of luck.
     saved = a_save_is_in(cloud)

@@ -144,7 +144,7 @@ def test_workers_and_minutes_may_change_and_do_not_change_the_result(
 
 
 def test_the_end_of_the_time_saves_and_stops_cleanly(lab: Lab, whole: Lab) -> None:
-    output = lab.train("--max-minutes", "0.02")
+    output = lab.train("--max-minutes", "0.005")
     assert "The same command carries on." in output
     assert 0 < len(lab.steps()) < STEPS
     lab.train()
