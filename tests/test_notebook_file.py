@@ -86,7 +86,8 @@ def test_no_answer_is_in_the_notebook_but_the_address(bake: Bake) -> None:
 def test_no_cell_imports_what_is_installed_before_it_is_installed(project: Path) -> None:
     sources = code(project)
     install = next(i for i, source in enumerate(sources) if "#@title 3. Install" in source)
-    before, call, _ = sources[install].partition('show(sys.executable, "-m", "gradlab.install")')
+    install_it = 'show(sys.executable, "-m", "gradlab.notebook.install")'
+    before, call, _ = sources[install].partition(install_it)
     assert call
     for source in (*sources[:install], before):
         for name in imported(source):
