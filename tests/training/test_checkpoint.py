@@ -19,7 +19,7 @@ import safetensors
 import torch
 
 from gradlab.base.errors import GradlabError
-from gradlab.train import checkpoint
+from gradlab.train import checkpoint, values
 from gradlab.train.checkpoint import Store
 
 from ..lab import Lab
@@ -75,6 +75,21 @@ def test_a_state_that_cannot_be_kept_ends_the_run_at_its_first_save(
 ) -> None:
     with pytest.raises(GradlabError, match=r"The state of the run holds a .* can't be saved"):
         save_now(store, 1, {"value": value})
+
+
+def test_too_little_memory_for_a_save_is_told_and_training_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_now(store, 1, {"nested": [STATE]})
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(values, "_copied", fail)
+    store.save(2, lambda: {"nested": [STATE]}, lambda: None, lambda: None)
+    store.wait()
+    assert "Step 2 could not be saved" in capsys.readouterr().err
+    assert equal(store.load(), {"nested": [STATE]})
 
 
 def test_what_training_does_meanwhile_is_not_in_the_save(

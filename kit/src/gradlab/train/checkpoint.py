@@ -79,24 +79,30 @@ class Store:
         begun = time.monotonic()
         self.wait()
         try:
-            values, data, arrival = self._snapshots.take(state())
+            plain, data, arrival = self._snapshots.take(state())
 
             def work() -> None:
                 first()
                 arrival()
-                self._write(step, arrays.pieces(values, data))
+                self._write(step, arrays.pieces(plain, data))
 
-            self._writer = threading.Thread(target=self._save, args=(step, work, then), name="save")
-            self._writer.start()
+            writer = threading.Thread(target=self._save, args=(step, work, then), name="save")
+            # Before it starts, for from then on the thread counts.
+            self._count(begun)
+            writer.start()
+            self._writer = writer
         except GradlabError:
             raise
         # Too little memory comes as RuntimeError, MemoryError and others.
         except Exception as error:
+            self._count(begun)
             self._warn(step, error)
-        finally:
-            self._last = time.monotonic()
-            self._cost = self._last - begun
-            self._spent += self._cost
+
+    def _count(self, begun: float) -> None:
+        """Count the time that training has waited since."""
+        self._last = time.monotonic()
+        self._cost = self._last - begun
+        self._spent += self._cost
 
     def wait(self) -> None:
         """Wait for the save that is under way."""

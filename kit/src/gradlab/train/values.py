@@ -37,15 +37,18 @@ class Snapshots:
         GradlabError for a value that can't be kept.
         """
         before, self._buffers = self._buffers, []
+        gpus = set[torch.device]()
 
         def take(tensor: Tensor) -> list[Any]:
             number = len(self._buffers)
             buffer = before[number] if number < len(before) else None
             self._buffers.append(_copied(tensor.detach(), buffer))
+            if tensor.is_cuda:
+                gpus.add(tensor.device)
             return [number, str(tensor.dtype), list(tensor.shape)]
 
         packed = pack(state, "The state of the run", take)
-        return packed, [_bytes(buffer) for buffer in self._buffers], _arrival(self._buffers)
+        return packed, [_bytes(buffer) for buffer in self._buffers], _arrival(gpus)
 
 
 def _copied(tensor: Tensor, buffer: Tensor | None) -> Tensor:
@@ -61,16 +64,13 @@ def _bytes(buffer: Tensor) -> memoryview:
     return memoryview(data)
 
 
-def _arrival(buffers: list[Tensor]) -> Callable[[], None]:
-    """Give what waits until all copies that were begun have arrived."""
-    if not any(buffer.is_pinned() for buffer in buffers):
-        return lambda: None
-    cuda: Any = torch.cuda
-    event = cuda.Event()
-    event.record()
+def _arrival(gpus: set[torch.device]) -> Callable[[], None]:
+    """Give what waits until all copies that were begun on some GPUs have arrived."""
+    events = [torch.cuda.current_stream(gpu).record_event() for gpu in gpus]
 
     def wait() -> None:
-        event.synchronize()
+        for event in events:
+            event.synchronize()
 
     return wait
 
@@ -108,13 +108,14 @@ def pack(value: Any, what: str, take: Take | None = None) -> Any:
         return {TAKEN: take(value)}
     kind = next((kind for kind, known in KINDS.items() if known.holds(value)), None)
     try:
-        return {kind: pack(KINDS[kind or ""].parts(value), what, take)}
+        parts = KINDS[kind or ""].parts(value)
     except (KeyError, RuntimeError, TypeError) as error:
         raise GradlabError(
             f"{what} holds a {type(value).__module__}.{type(value).__qualname__}, which can't be "
             "saved: give numbers, texts, tensors and arrays, and lists, tuples, sets and "
             "dictionaries of them."
         ) from error
+    return {kind: pack(parts, what, take)}
 
 
 def unpack(value: Any, give: Callable[[list[Any]], Any] | None = None) -> Any:
