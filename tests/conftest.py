@@ -21,8 +21,9 @@ Bake = Callable[..., Path]
 # Where no bytecode may be written, each command would compile all of its modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Of a suite that was started in the background, all processes would ignore Ctrl-C.
+# Of a suite that was started in the background, or by nohup, all processes would ignore these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # pytest --hypothesis-profile thorough tries more.
 settings.register_profile("short", max_examples=40, deadline=None)

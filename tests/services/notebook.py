@@ -6,7 +6,6 @@ a cell become readable ones here; a kernel can be killed in the middle of a cell
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -24,7 +23,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
 from ..lab import descendants
-from .processes import children_of
+from .processes import children_of, send
 
 CELL_SECONDS = 600
 POLL_SECONDS = 0.02
@@ -217,12 +216,6 @@ class Notebook:
             run_sync(self._manager.provisioner.wait)()
             run_sync(self._manager.cleanup_resources)()
             self._client = None
-
-
-def send(number: int, *pids: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 def _literal(value: object) -> str:

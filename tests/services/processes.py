@@ -7,7 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -22,6 +22,13 @@ def fresh_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def send(number: int, *pids: int) -> None:
+    """Send a signal to those of some processes that are still there."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def children_of(pid: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ..lab import descendants
+from ..services.processes import send
 from .conftest import HAS_BUBBLEWRAP, Project, wait_for
 
 KILLS = 12
@@ -76,16 +77,11 @@ WORKFLOW = """
 
 def kill_everything(runner: subprocess.Popen[str]) -> None:
     """Kill a process and all that descend from it, as a machine that goes away does."""
-    table = subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True)
-    parents = [tuple(map(int, line.split())) for line in table.splitlines()]
-    family = [runner.pid]
-    for member in family:
-        family += [pid for pid, parent in parents if parent == member]
-    for pid in family:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    family: list[int] = []
+    while found := {runner.pid, *descendants(runner.pid)} - {*family}:
+        send(signal.SIGSTOP, *found)  # so that none starts another one unseen
+        family += found
+    send(signal.SIGKILL, *family)
     runner.wait()
 
 

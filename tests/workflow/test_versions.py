@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.base import folders
+from gradlab.base import files, folders
 from gradlab.store import sealed, sealing, tree
 from gradlab.store.datasets import Store
 from gradlab.store.location import Location
@@ -359,6 +359,24 @@ def test_latest_is_the_version_that_was_committed_last(tmp_path: Path, slow: boo
             assert (kept.open(newest) / "file").read_text() == f"{turn} {'abc'[number]}"
     numbers = [version.id.partition("-")[0] for version in kept.versions("made")]
     assert numbers == [f"v{number}" for number in range(15, 0, -1)]
+
+
+def test_a_commit_that_is_killed_as_it_gets_its_number_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = store(tmp_path / "kept")
+    version, place = box(kept, "content", tmp_path / "files")
+
+    def write_half(path: Path, data: bytes, synced: bool) -> None:
+        path.write_bytes(data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "_write", write_half)
+        kept.commit(version, place)
+    final = kept.commit(version, place)
+    assert (kept.open(kept.find("made")) / "file").read_text() == "content"
+    assert str(kept.find("made")) == final
 
 
 COMMIT = """

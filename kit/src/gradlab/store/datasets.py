@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ..base import folders
 from ..base.errors import GradlabError, note
-from ..base.files import names, sync_folder, write_in_place
+from ..base.files import names, sweep, sync_folder, write_durably, write_in_place
 from ..base.locks import Lock
 from ..base.names import DATASET
 from ..base.retries import retry
@@ -157,7 +157,9 @@ class Store:
         """Write the version's number and time into its manifest, both as they are now."""
         data, suffix = sealed.load(box / MANIFEST), planned.partition("-")[2]
         data |= {"version": f"v{self._next(name, suffix)}-{suffix}", "created": now()}
-        write_in_place(box / MANIFEST, sealed.to_text(data))
+        # Killed here, the next runner has to find the manifest that the box was made with.
+        sweep(box)
+        retry(lambda: write_durably(box / MANIFEST, sealed.to_text(data).encode()))
         return str(data["version"])
 
     def _next(self, name: str, suffix: str) -> int:
