@@ -19,7 +19,7 @@ import safetensors
 import torch
 
 from gradlab.base.errors import GradlabError
-from gradlab.train import checkpoint, values
+from gradlab.train import checkpoint, runs, values
 from gradlab.train.checkpoint import Store
 
 from ..lab import Lab
@@ -90,6 +90,21 @@ def test_too_little_memory_for_a_save_is_told_and_training_goes_on(
     store.wait()
     assert "Step 2 could not be saved" in capsys.readouterr().err
     assert equal(store.load(), {"nested": [STATE]})
+
+
+def test_the_best_model_is_written_with_the_save_after_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADLAB_STORAGE", str(tmp_path))
+    run = runs.open_run("project", "name", {}, False, 0)
+    run.write_later("best.safetensors", lambda: b"best")
+    with monkeypatch.context() as patch:
+        patch.setattr(values, "_copied", lambda *_: torch.empty(1 << 60))
+        run.save(1, STATE)
+        assert run.wait() == 0
+    run.save(2, STATE)
+    assert run.wait() == 2
+    assert (run.work / "best.safetensors").read_bytes() == b"best"
 
 
 def test_what_training_does_meanwhile_is_not_in_the_save(

@@ -37,7 +37,7 @@ def parse(data: bytes) -> tuple[Any, list[memoryview]]:
     try:
         header = json.loads(data[LENGTH:end])
         values = json.loads(header.pop("__metadata__")[STATE])
-        places = [header[name]["data_offsets"] for name in sorted(header)]
+        places = [entry["data_offsets"] for entry in header.values()]
     except (KeyError, TypeError) as error:
         raise ValueError(f"no {error} in it") from error
     content = memoryview(data)[end:]

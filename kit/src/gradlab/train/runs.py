@@ -98,18 +98,23 @@ class Run:
 
     def save(self, step: int, state: State) -> None:
         """Save the run as of a step, in the background, with what was to be written."""
-        later, self.later = self.later, {}
-
-        def write() -> None:
-            for file in [name for name, data in later.items() if not self.write(name, data())]:
-                self.later.setdefault(file, later[file])
 
         def saved() -> None:
             self.step = step
             if self.mirror:
                 self.mirror.notify()
 
-        self.store.save(step, lambda: self._whole(step, state), write, saved)
+        self.store.save(step, lambda: self._whole(step, state), self._write_later, saved)
+
+    def _write_later(self) -> None:
+        """Write what was to be written; what fails stays for the next save."""
+        for name in list(self.later):
+            data, done = self.later.pop(name), False
+            try:
+                done = self.write(name, data())
+            finally:
+                if not done:
+                    self.later.setdefault(name, data)
 
     def _whole(self, step: int, state: State) -> State:
         run = {"step": step, "settings": self.settings, "data": self.data}
