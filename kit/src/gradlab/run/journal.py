@@ -9,22 +9,17 @@ and never believed. Secrets are never in it.
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..base import files
-from ..base.errors import note
-from ..store import copies, sealed
+from ..store import sealed
+from ..store.records import Records
 
-KEPT = 2
 UTC = "%Y-%m-%dT%H:%M:%SZ"
-RECORD = re.compile(r"run-(\d{8})\.json")
 
 
 @dataclass
@@ -66,23 +61,12 @@ class Journal:
     """Keeps the run's record in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.records = Records(folder, "run-", "which says how far the run came")
         self.lock = threading.Lock()
 
     def load(self) -> Run | None:
         """Read the newest record that is whole, None if there is none; raises OSError."""
-        for path in self._records():
-            try:
-                return _run(sealed.load(path))
-            except FileNotFoundError:
-                continue
-            except sealed.Unfinished:  # of a runner that was killed as it wrote
-                continue
-            except sealed.Damaged as error:
-                note(
-                    f"! {path}, which says how far the run came, is damaged ({error}): passed over"
-                )
-        return None
+        return self.records.load(_run)
 
     def put(self, run: Run, job: str, state: JobState | None) -> None:
         """Note how far a job came, None for nowhere, and write the record."""
@@ -90,34 +74,12 @@ class Journal:
             run.jobs.pop(job, None)
             if state:
                 run.jobs[job] = state
-            self._save(run)
+            self.records.put(asdict(run))
 
     def save(self, run: Run) -> None:
         """Write a new record, and remove old ones."""
         with self.lock:
-            self._save(run)
-
-    def _save(self, run: Run) -> None:
-        records = self._records()
-        number = int(records[0].stem[4:]) + 1 if records else 1
-        newest = self.folder / f"run-{number:08}.json"
-        files.write_in_place(newest, sealed.to_text(asdict(run)))
-        with suppress(OSError):  # what was written counts
-            whole = [newest, *(path for path in records if _is_whole(path))]
-            kept = set(whole).difference(copies.outdated(whole, KEPT))
-            for path in set(records) - kept:
-                files.remove(path)
-
-    def _records(self) -> list[Path]:
-        found = [name for name in files.names(self.folder) if RECORD.fullmatch(name)]
-        return [self.folder / name for name in sorted(found, reverse=True)]
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        return bool(sealed.load(path))
-    except (FileNotFoundError, sealed.Damaged):
-        return False
+            self.records.put(asdict(run))
 
 
 def _run(data: dict[str, Any]) -> Run:
