@@ -20,11 +20,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradlab.base.errors import GradlabError
-from gradlab.store import mirror
+from gradlab.store.copier import Copier
 from gradlab.store.copies import is_whole
+from gradlab.store.folder import SlowMount
 from gradlab.train import checkpoint, weightfile
 from gradlab.train.compare import compare_command
 from gradlab.train.record import Record
+from gradlab.train.run_copies import RunCopies
 
 from .. import warm
 from ..conftest import generate
@@ -308,30 +310,28 @@ def leftovers(lab: Tiny) -> list[Path]:
     return list(lab.storage.rglob(".*.tmp"))
 
 
-def test_a_save_arrives_however_many_there_are_while_it_is_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_save_arrives_however_many_there_are_while_it_is_copied(tmp_path: Path) -> None:
     store, step = checkpoint.Store(tmp_path / "work" / "saves"), [0]
-    write = mirror._write
 
     def save() -> None:
         step[0] += 1
         save_now(store, step[0], {"step": step[0]})
 
-    def write_slowly(path: Path, data: bytes) -> None:
-        for _ in range(3):
-            save()
-        write(path, data)
+    class Slow(SlowMount):
+        def put(self, key: str, source: Path) -> str:
+            for _ in range(3):
+                save()
+            return super().put(key, source)
 
-    monkeypatch.setattr(mirror, "_write", write_slowly)
     store.folder.mkdir(parents=True)
     (tmp_path / "work" / "metrics.jsonl").write_text("")
-    copies = mirror.Mirror(tmp_path / "work", tmp_path / "kept")
+    kept = Slow(tmp_path / "kept")
+    copier = Copier(kept, RunCopies(tmp_path / "work", kept, "run"))
     for _ in range(3):
         save()
-        assert copies._sync()
-        assert any(map(is_whole, (tmp_path / "kept" / "saves").glob("*.safetensors")))
-    assert copies.flush()
+        assert copier.sync()
+        assert any(map(is_whole, kept.path("run/saves").glob("*.safetensors")))
+    assert copier.flush()
 
 
 def test_saving_takes_two_hundredths_of_the_time_all_counted(

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from gradlab.base import files, folders
-from gradlab.store import sealed, sealing, tree
-from gradlab.store.datasets import Store
+from gradlab.store import sealed, sealing, transfer, tree
+from gradlab.store.datasets import Store, close
+from gradlab.store.folder import Folder, SlowMount
 from gradlab.store.location import Location
 
 from .. import warm
@@ -335,7 +336,9 @@ def test_records_without_a_checksum_are_read(lab: Lab) -> None:
 
 
 def store(folder: Path, slow: bool = False) -> Store:
-    return Store(Location(folder, folder / "work" if slow else folder, slow))
+    if slow:
+        return Store(Location(SlowMount(folder), folder / "work"))
+    return Store(Location(Folder(folder), folder))
 
 
 def box(store: Store, text: str, folder: Path) -> tuple[str, Path]:
@@ -343,7 +346,10 @@ def box(store: Store, text: str, folder: Path) -> tuple[str, Path]:
     folder.mkdir(exist_ok=True)
     (folder / "file").write_text(text)
     version = store.plan("made", tree.scan(folder), "a test")
-    return str(version), store.pack(version, folder)
+    place = store.box(version)
+    transfer.copy(version.tree, folder, place / "data")
+    close(version, place)
+    return str(version), place
 
 
 @pytest.mark.parametrize("slow", [False, True])
@@ -383,9 +389,10 @@ COMMIT = """
 import sys
 from pathlib import Path
 from gradlab.store.datasets import Store
+from gradlab.store.folder import Folder
 from gradlab.store.location import Location
 top = Path(sys.argv[1])
-store = Store(Location(top, top))
+store = Store(Location(Folder(top), top))
 sys.stdin.readline()
 print(store.commit(sys.argv[2], Path(sys.argv[3])))
 """

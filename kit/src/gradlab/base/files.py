@@ -10,13 +10,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from .errors import GradlabError, note
 from .retries import SHORT, retry
 
+CHUNK = 1 << 20  # bytes
 Pieces = Sequence[bytes | memoryview]
 
 
@@ -26,6 +29,25 @@ def digest(*pieces: bytes | memoryview) -> str:
     for piece in pieces:
         whole.update(piece)
     return whole.hexdigest()[:16]
+
+
+def sha256(path: Path | str) -> str:
+    """Give a file's SHA-256 as 64 hexadecimal digits; raises OSError."""
+
+    def once() -> str:
+        hashed = hashlib.sha256()
+        with open(path, "rb", buffering=0) as file:
+            size = chunk_size(file)
+            while chunk := file.read(size):
+                hashed.update(chunk)
+        return hashed.hexdigest()
+
+    return retry(once, at=Path(path))
+
+
+def chunk_size(file: FileIO) -> int:
+    """Say how much to read at once: memory for all that a small file is not costs time."""
+    return min(CHUNK, os.fstat(file.fileno()).st_size + 1)
 
 
 def write_durably(
@@ -103,6 +125,11 @@ def names(folder: Path) -> list[str]:
 def exists(path: Path) -> bool:
     """Tell whether a file or folder is there; OSError where that can't be told."""
     return retry(path.exists, at=path)
+
+
+def age(path: Path) -> float:
+    """Give the seconds since a file was written; raises FileNotFoundError."""
+    return time.time() - retry(path.stat).st_mtime
 
 
 def sync_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ from ..base.units import human
 from ..engines.environment import on_this_machine
 from ..engines.protocol import Engine, Task
 from ..spec.spec import Job
-from ..store import copier, models
+from ..store import models, transfer
 from .report import JobLog
 from .repository import Login, Repository, clone
 
@@ -183,7 +183,7 @@ def _copy_working_tree(context: Context) -> int:
         )
     count, size = len(content.tree.files), human(content.tree.size)
     with context.log.busy(f"copying {count} files, {size}"):
-        copier.copy(content.tree, root, context.target)
+        transfer.copy(content.tree, root, context.target)
     context.log.note(f"{count} files of the working tree {root}")
     return 0
 

@@ -17,8 +17,8 @@ from ..base import processes
 from ..base.errors import GradlabError
 from ..spec import credentials
 from ..spec.spec import Job
-from ..store import belongings, copier
-from ..store.drafts import Mirror
+from ..store import belongings, transfer
+from ..store.drafts import DraftCopies
 from . import actions, outputs
 from .journal import Content, JobState
 from .outputs import Inspection
@@ -96,7 +96,7 @@ def _run(workshop: Workshop, job: Job, log: JobLog) -> dict[str, Content]:
         outputs.prepare(job, workshop.place)
         _perform(workshop, job, log)
         source = f"{workshop.maker(job)}, run {workshop.run.id}"
-        workshop.place.mounted.check(PATIENCE)
+        workshop.place.backend.check(PATIENCE)
         by = Inspection(workshop.store, workshop.secrets, source, log.note)
         with log.busy("reading its outputs"):
             contents = outputs.collect(job, workshop.place, by)
@@ -120,18 +120,18 @@ def _run(workshop: Workshop, job: Job, log: JobLog) -> dict[str, Content]:
 def _kept(workshop: Workshop, job: Job, log: JobLog) -> Iterator[None]:
     """Give a job what it has left, and keep what it writes now, and what is known of that."""
     folder = workshop.place.draft(job.name)
-    draft, mirror = _taken_up(workshop, job, log)
+    draft, copies = _taken_up(workshop, job, log)
     keeper = belongings.Keeper(folder, draft)
     draft.write(folder)
     keeper.start(_minutes())
-    mirror.start(_minutes())
+    copier = copies.copier(_minutes())
     try:
         yield
     except BaseException:
         with workshop.stop.waits_for_copy():
             keeper.stop()
-            mirror.stop()
-            mirror.save()
+            if copier:
+                copier.flush()
             with suppress(OSError):
                 outputs.tidy(folder)
             # The job has ended, and all its processes: what differs later is damage.
@@ -139,10 +139,11 @@ def _kept(workshop: Workshop, job: Job, log: JobLog) -> Iterator[None]:
             keeper.look(ended=True, seconds=limit)
         raise
     keeper.stop()
-    mirror.stop()
+    if copier:
+        copier.stop()
 
 
-def _taken_up(workshop: Workshop, job: Job, log: JobLog) -> tuple[belongings.Draft, Mirror]:
+def _taken_up(workshop: Workshop, job: Job, log: JobLog) -> tuple[belongings.Draft, DraftCopies]:
     """Put what the job has left where it finds it; say what that is, and what copies it."""
     folder, key = workshop.place.draft(job.name), workshop.key(job)
     outputs.reopen(folder)
@@ -157,19 +158,19 @@ def _taken_up(workshop: Workshop, job: Job, log: JobLog) -> tuple[belongings.Dra
         )
         found = None
     draft = belongings.Draft(key, *((found.id, found.base) if found else ()))
-    mirror = workshop.place.mirror(job.name, workshop.run.id, draft)
+    copies = workshop.place.copies(job.name, workshop.run.id, draft)
     # A fast storage may have been a slow one when the job was cut off.
-    if number := mirror.restore(None if workshop.accept else key, found):
+    if number := copies.restore(None if workshop.accept else key, found):
         log.note("carries on with the copy of its outputs in the storage")
         draft.id, draft.base = belongings.new_id(), number
     elif found:
         draft.files, draft.links = found.files, found.links
-    return draft, mirror
+    return draft, copies
 
 
 def _perform(workshop: Workshop, job: Job, log: JobLog) -> None:
     contents, draft = workshop.inputs(job), workshop.place.draft(job.name)
-    workshop.place.mounted.check(PATIENCE)
+    workshop.place.backend.check(PATIENCE)
     with log.busy("laying out its inputs"):
         inputs = {name: _lay(workshop, job, name, contents[name], draft) for name in contents}
     context = actions.Context(
@@ -222,7 +223,7 @@ def _lay(workshop: Workshop, job: Job, name: str, content: Content, draft: Path)
     folder = workshop.volume(job, name)
     if workshop.engine.read_only:
         return folder
-    if copier.clone(folder, copy).digest != content.value:
+    if transfer.clone(folder, copy).digest != content.value:
         raise GradlabError(f"the volume {folder} is not what its job has made", exit_code=1)
     return copy
 
@@ -230,7 +231,7 @@ def _lay(workshop: Workshop, job: Job, name: str, content: Content, draft: Path)
 def _keep_log(workshop: Workshop, path: Path) -> None:
     kept = workshop.place.kept / path.relative_to(workshop.place.work)
     if kept != path:
-        workshop.place.mounted.check()
+        workshop.place.backend.check()
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(path.read_bytes())
 

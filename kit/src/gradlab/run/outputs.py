@@ -23,13 +23,13 @@ from ..base.retries import retry
 from ..base.terminal import printable
 from ..base.units import human
 from ..engines.protocol import DRAFTS
-from ..services import mounts
 from ..spec import credentials
 from ..spec.spec import Job, Port
 from ..store import sealing, tree
 from ..store.belongings import Draft
 from ..store.datasets import Store
-from ..store.drafts import Mirror
+from ..store.drafts import DraftCopies
+from ..store.folder import Folder
 from .journal import Content
 from .masking import Mask
 
@@ -38,12 +38,16 @@ LONGEST_STRING = 1 << 16  # bytes
 
 @dataclass(frozen=True)
 class Place:
-    """Where a workflow's things lie: `kept` in the storage, `work` on the local disk."""
+    """Where a workflow's things lie: in a backend, and in `work` on the local disk."""
 
     workflow: str
-    kept: Path
+    backend: Folder
     work: Path
-    mounted: mounts.Mounted
+
+    @property
+    def kept(self) -> Path:
+        """The backend's folder."""
+        return self.backend.top
 
     @property
     def record(self) -> Path:
@@ -67,20 +71,20 @@ class Place:
         """The folder in which a job works."""
         return self.work / DRAFTS / self.workflow / job
 
-    def mirror(self, job: str, run: str, draft: Draft | None = None) -> Mirror:
-        """The copy of a job's draft, for a local disk that may vanish."""
-        kept = self.kept / DRAFTS / self.workflow / job
-        return Mirror(self.draft(job) / "outputs", kept, self.mounted, run, draft)
+    def copies(self, job: str, run: str, draft: Draft | None = None) -> DraftCopies:
+        """The copies of a job's draft, for a local disk that may vanish."""
+        key = f"{DRAFTS}/{self.workflow}/{job}"
+        return DraftCopies(self.draft(job) / "outputs", self.backend, key, run, draft)
 
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""
         folders.discard(self.draft(job))
-        self.mirror(job, "").discard()
+        self.copies(job, "").discard()
 
     def forget_copy(self, job: str, run: str) -> None:
         """Forget the copy of what a job wrote in a run, which has its result."""
         # On a fast storage too, which may have been a slow one then.
-        self.mirror(job, run).forget()
+        self.copies(job, run).forget()
 
 
 def prepare(job: Job, place: Place) -> None:

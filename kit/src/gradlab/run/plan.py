@@ -16,7 +16,7 @@ from ..base.stop import Stop
 from ..base.tables import listed, table
 from ..engines.choose import choose
 from ..engines.protocol import Engine
-from ..services import mounts, session
+from ..services import session
 from ..services.table import here
 from ..spec import credentials
 from ..spec.credentials import shown
@@ -56,8 +56,7 @@ def open_workshop(
     root = session.project_root()
     project = session.project_name(root)
     own = location.of(project)
-    mounted = mounts.Mounted(own.kept)
-    place = Place(names.WORKFLOW.require(spec.path.stem), own.kept, own.work, mounted)
+    place = Place(names.WORKFLOW.require(spec.path.stem), own.backend, own.work)
     images = {str(job.parameters["image"]) for job in selected if "image" in job.parameters}
     engine, passed_over = choose(engine_name, sorted(images))
     for job in selected:

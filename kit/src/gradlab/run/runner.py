@@ -258,7 +258,7 @@ def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
     """Print what became of each job and give the exit code."""
     succeeded = all(result.state in ("ran", "reused") for result in results.values())
     if succeeded:
-        workshop.place.mounted.check(PATIENCE)
+        workshop.place.backend.check(PATIENCE)
         succeeded = _is_secured(workshop)
     if succeeded:
         workshop.run.finished = True

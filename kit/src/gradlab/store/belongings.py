@@ -26,7 +26,6 @@ from typing import Any
 
 from ..base import files, folders
 from ..base.errors import note
-from ..base.retries import retry
 from . import copies, tree
 from .source import digest
 
@@ -160,7 +159,7 @@ def _differs(outputs: Path, path: str, then: tuple[int, int, str], draft: Draft)
         return False  # the job has gone on since
     if not sha256:
         return (status.st_size, status.st_mtime_ns) != (size, time_ns)
-    return status.st_size != size or _hash(outputs / path) != sha256
+    return status.st_size != size or files.sha256(outputs / path) != sha256
 
 
 def _link(path: Path) -> str:
@@ -168,14 +167,6 @@ def _link(path: Path) -> str:
         return os.readlink(path)
     except OSError:
         return ""
-
-
-def _hash(path: Path) -> str:
-    def read() -> str:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    return retry(read)
 
 
 def _runs(paths: Mapping[str, Any]) -> set[str]:
@@ -248,7 +239,7 @@ class Keeper:
 def _still(path: Path, state: tuple[int, int]) -> str:
     """Hash a file; nothing where it is written meanwhile, or gone."""
     with suppress(FileNotFoundError):
-        sha256, status = _hash(path), os.lstat(path)
+        sha256, status = files.sha256(path), os.lstat(path)
         if (status.st_size, status.st_mtime_ns) == state:
             return sha256
     return ""

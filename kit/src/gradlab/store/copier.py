@@ -1,142 +1,114 @@
-"""Copies of folders, each file compared with its SHA-256 as it is copied.
+"""The one copier: brings the states of something to a backend, in the background.
 
-Promises: what is no longer as it was is named and not copied; a copy has the modes, times and
-holes that are kept, and on a slow file system none of them.
+Promises: work never waits for the backend. A state is there once its entry is, which is written
+after all its parts. At least two states stay, and older ones in case those are not uploaded yet.
+A copy that fails is tried again a few times, then at the next one; where the backend is full, all
+but the newest state and the oldest go, which is uploaded if any is. Nothing is written once the
+backend is gone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import errno
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Protocol
 
-from ..base.errors import GradlabError
-from ..base.retries import retry
-from ..base.terminal import printable
-from .tree import CHUNK, Tree, below, chunk_size, collect
+from ..base.errors import note, reason
+from .backend import Backend
+from .copies import outdated
 
-ZEROS = bytes(CHUNK)
-
-
-def clone(
-    source: Path,
-    target: Path,
-    without: Callable[[str], object] = lambda path: False,
-) -> Tree:
-    """Copy what lies below a folder, but paths that are to be left out; give what it was."""
-    top, made = str(source), set[str]()
-    target.mkdir(parents=True, exist_ok=True)
-
-    def take(path: str, state: os.stat_result) -> str:
-        place = _with_folder(f"{target}/{path}", made)
-        return _copy_file(f"{top}/{path}", place, _mode(state), state.st_mtime_ns)
-
-    found = ((path, state) for path, state in below(source) if not without(path))
-    content = collect(source, found, take)
-    _finish(content, target)
-    return content
+KEPT = 2
+TRIES = (0.0, 1.0, 4.0)  # seconds to wait before each try
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _mode(state: os.stat_result) -> int:
-    return 0o755 if state.st_mode & stat.S_IXUSR else 0o644
+class Series(Protocol):
+    """States that follow each other on a backend, each of an entry and the parts it needs."""
+
+    def copy(self, final: bool) -> None:
+        """Copy the newest state, the parts first, unless it is there; `final` for the last time."""
+
+    def entries(self) -> list[str]:
+        """Give the keys of the entries that are known to be whole, the newest first."""
+
+    def parts_of(self, entry: str) -> set[str]:
+        """Give the keys of the parts that an entry needs."""
+
+    def keys(self) -> Iterator[str]:
+        """Give the keys of all entries and parts, whole or not, the entries first."""
 
 
-def copy(tree: Tree, source: Path, target: Path, plain: bool = False) -> None:
-    """Copy a tree's files into a folder, each checked against its hash.
+class Copier:
+    """Copies a series when there is news, at most every `pause` seconds, or `every` so many."""
 
-    Files and folders get the tree's modes and times, and holes where they are zeros. `plain` is
-    for slow file systems, which have neither modes, links nor holes: each file is flushed.
-    Raises GradlabError naming a file that is no longer what the tree says.
-    """
-    made = set[str]()
-    target.mkdir(parents=True, exist_ok=True)
-    for path, file in tree.files.items():
-        mode = None if plain else 0o755 if file.executable else 0o644
-        place = _with_folder(f"{target}/{path}", made)
-        _copy_checked(f"{source}/{path}", place, file.sha256, mode, file.mtime)
-    if not plain:
-        _finish(tree, target)
+    def __init__(
+        self, backend: Backend, series: Series, pause: float = 0.0, every: float | None = None
+    ) -> None:
+        self.backend, self.series = backend, series
+        self._pause, self._every = pause, every
+        self._news = threading.Event()
+        self._end = threading.Event()
+        self._busy = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="copier")
+        self._thread.start()
 
+    def notify(self) -> None:
+        """Say that there is something new to copy; returns at once."""
+        self._news.set()
 
-def copy_file(source: Path, target: Path, sha256: str) -> None:
-    """Copy one file and check its hash, trying again where the file system fails; flush it."""
-    _copy_checked(str(source), str(target), sha256)
+    def stop(self) -> None:
+        """Stop copying; a copy under way is finished."""
+        self._end.set()
+        self._news.set()
+        self._thread.join()
 
+    def flush(self) -> bool:
+        """Copy what is new now and stop copying; tell whether all of it arrived."""
+        self._end.set()
+        self._news.set()
+        return self.sync()
 
-def _copy_checked(
-    source: str, target: str, sha256: str, mode: int | None = None, mtime: int | None = None
-) -> None:
-    try:
-        found = _copy_file(source, target, mode, mtime)
-    except FileNotFoundError:
-        raise GradlabError(f"{printable(str(source))} is missing", exit_code=1) from None
-    if found != sha256:
-        os.unlink(target)
-        raise GradlabError(
-            f"{printable(source)} is damaged or was changed: its SHA-256 differs", exit_code=1
-        )
+    def _serve(self) -> None:
+        while not self._end.wait(self._pause):
+            self._news.wait(self._every)
+            self._news.clear()
+            if not self._end.is_set():
+                self.sync()
 
+    def sync(self) -> bool:
+        """Copy what is new now; tell whether all of it arrived."""
+        with self._busy:
+            for wait in TRIES:
+                time.sleep(wait)
+                try:
+                    self.backend.check()
+                    self.series.copy(final=self._end.is_set())
+                    self._prune()
+                    return True
+                # A copy may need more memory than there is; the next one may not.
+                except Exception as error:
+                    failure = reason(error)
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        self._make_room()
+        note(f"! {self.backend} could not be brought up to date: {failure}. It is tried again.")
+        return False
 
-def _copy_file(source: str, target: str, mode: int | None, mtime: int | None) -> str:
-    """Copy one file, trying again where the file system fails, and give its SHA-256.
+    def _prune(self) -> None:
+        entries = self.series.entries()
+        if len(entries) >= KEPT:
+            self._remove_all_but(entries, outdated(entries, self.backend.age, KEPT))
 
-    Without a mode it is flushed, and has neither a time (nanoseconds) nor holes.
-    """
+    def _make_room(self) -> None:
+        with suppress(OSError):  # it is full still
+            entries = self.series.entries()
+            self._remove_all_but(entries, entries[1:-1])
 
-    def once() -> str:
-        hashed, hole = hashlib.sha256(), False
-        with open(source, "rb", buffering=0) as reader, open(target, "wb") as writer:
-            size = chunk_size(reader)
-            while chunk := reader.read(size):
-                hashed.update(chunk)
-                hole = mode is not None and chunk == ZEROS[: len(chunk)]
-                writer.seek(len(chunk), os.SEEK_CUR) if hole else writer.write(chunk)
-            if hole:
-                writer.truncate()
-            writer.flush()
-            if mode is None:
-                os.fsync(writer.fileno())
-            else:
-                os.fchmod(writer.fileno(), mode)
-                if mtime is not None:
-                    os.utime(writer.fileno(), ns=(mtime, mtime))
-        return hashed.hexdigest()
-
-    return retry(once)
-
-
-def copy_as_it_is(source: str, target: str) -> None:
-    """Copy one file on the local disk with its mode and time."""
-    found = os.stat(source)
-    _copy_file(source, target, _mode(found), found.st_mtime_ns)
-
-
-def _with_folder(path: str, made: set[str]) -> str:
-    """Make the folder of a file that is about to be written, if it isn't among those made."""
-    folder = os.path.dirname(path)
-    if folder not in made:
-        retry(lambda: os.makedirs(folder, exist_ok=True))
-        made.add(folder)
-    return path
-
-
-def _finish(tree: Tree, target: Path) -> None:
-    """Make a tree's links and empty folders, and give all folders their mode."""
-    made = set[str]()
-    for path, leads_to in tree.links.items():
-        place = _with_folder(f"{target}/{path}", made)
-        Path(place).unlink(missing_ok=True)
-        os.symlink(leads_to, place)
-    for path in tree.folders:
-        (target / path).mkdir(parents=True, exist_ok=True)
-    paths = (*tree.files, *tree.links, *tree.folders)
-    above = {folder for path in paths for folder in _above(path)}
-    for folder in {"", *tree.folders, *above}:
-        os.chmod(target / folder, 0o755)
-
-
-def _above(path: str) -> Iterator[str]:
-    while path := os.path.dirname(path):
-        yield path
+    def _remove_all_but(self, entries: list[str], gone: list[str]) -> None:
+        kept = {entry for entry in entries if entry not in gone}
+        kept |= {part for entry in kept for part in self.series.parts_of(entry)}
+        for key in list(self.series.keys()):
+            if key not in kept:
+                self.backend.delete(key)

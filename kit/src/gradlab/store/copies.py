@@ -6,16 +6,15 @@ stay that at every moment one of them has been uploaded.
 
 from __future__ import annotations
 
-import hashlib
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from ..base.files import digest, names
-from ..base.retries import retry
+from ..base.files import digest, names, sha256
 
+Copy = TypeVar("Copy")
 # After which a storage that uploads in the background is taken to have uploaded a file.
 UPLOADED = 3 * 3600.0  # seconds
 NAMED = re.compile(r"(\d{10})-([0-9a-f]{16})\.(safetensors|pt|jsonl)")
@@ -28,29 +27,23 @@ def file_name(step: int, *pieces: bytes | memoryview, suffix: str = SAVE) -> str
     return f"{step:010d}-{digest(*pieces)}.{suffix}"
 
 
-def is_named_by(path: Path, data: bytes) -> bool:
+def is_named_by(name: str, data: bytes) -> bool:
     """Tell whether some bytes are what a file's name promises."""
-    return file_name(step_of(path), data, suffix=path.suffix[1:]) == path.name
+    return file_name(step_of(name), data, suffix=name.rpartition(".")[2]) == name
 
 
 def is_whole(path: Path) -> bool:
     """Tell whether a file has the content that its name promises; OSError if it can't be read."""
-    if not (match := NAMED.fullmatch(path.name)):
-        return False
+    match = NAMED.fullmatch(path.name)
     try:
-        return retry(lambda: _digest_of(path), at=path) == match[2]
+        return match is not None and sha256(path).startswith(match[2])
     except FileNotFoundError:
         return False
 
 
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def step_of(path: Path) -> int:
+def step_of(name: str) -> int:
     """Read the step from a file's name."""
-    return int(path.name[:10])
+    return int(name[:10])
 
 
 def candidates(folder: Path, *suffixes: str) -> list[Path]:
@@ -63,18 +56,18 @@ def candidates(folder: Path, *suffixes: str) -> list[Path]:
     return sorted((folder / m[0] for m in found if m[3] in wanted), reverse=True)
 
 
-def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
-    """Say which copies can go, of files given from the newest to the oldest.
+def outdated(copies: Sequence[Copy], age_of: Callable[[Copy], float], kept: int = 2) -> list[Copy]:
+    """Say which copies can go, of some given from the newest to the oldest.
 
     The newest may not be uploaded yet, and a removal may arrive before them. So older ones stay,
     each up to four times as old as the one after it, back to one that is `UPLOADED` seconds old.
     """
-    ages, age = dict[Path, float](), 0.0
-    for path in copies:
+    ages, age = dict[Copy, float](), 0.0
+    for copy in copies:
         with suppress(FileNotFoundError):
             # At least that of the one before, for clocks are set back.
-            age = max(age, time.time() - retry(path.stat).st_mtime)
-            ages[path] = age
+            age = max(age, age_of(copy))
+            ages[copy] = age
     left, place = list(ages), kept
     while place < len(left):
         after = ages[left[place - 1]]
@@ -83,4 +76,4 @@ def outdated(copies: Sequence[Path], kept: int = 2) -> list[Path]:
             del left[place]
         else:
             place += 1
-    return [path for path in ages if path not in left]
+    return [copy for copy in ages if copy not in left]

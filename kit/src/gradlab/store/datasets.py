@@ -18,28 +18,25 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 
 from ..base import folders
 from ..base.errors import GradlabError, note
 from ..base.files import names, sweep, sync_folder, write_durably, write_in_place
 from ..base.locks import Lock
-from ..base.names import DATASET
 from ..base.retries import retry
 from ..services import session
-from . import copier, location, sealed, sealing, tree
+from . import location, sealed, sealing, transfer, tree
 from .location import Location
-from .tree import Tree
+from .shelf import Shelf
+from .tree import File, Tree
 from .versions import (
     MANIFEST,
     VERSION,
-    DamagedVersion,
-    NoVersion,
     Reference,
     Version,
     folder_of,
@@ -51,59 +48,18 @@ ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that l
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class Store:
-    """The datasets of one storage.
+class Store(Shelf):
+    """The versions in one storage, read and written.
 
     From a storage that is not worked on a version is copied to the local disk, and checked, before
     it is read.
     """
 
     def __init__(self, place: Location) -> None:
-        self.slow = place.writes_arrive_later
-        self.top = place.kept / "datasets"
+        super().__init__(place)
         self.local = place.work / "datasets"
-        self._arrived: set[str] = set()
         self._compared: set[str] = set()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-
-    def names(self) -> list[str]:
-        """List the datasets that have a version."""
-        found = [folder.replace("@", "/") for folder in sorted(names(self.top))]
-        return [name for name in found if DATASET.takes(name) and self._ids(name)]
-
-    def entries(self, name: str) -> list[Version | DamagedVersion]:
-        """List a dataset's versions, the newest first, with those that are damaged."""
-        found: list[Version | DamagedVersion] = []
-        for id in self._ids(name):
-            try:
-                found += filter(None, [self._read(name, id)])
-            except DamagedVersion as error:
-                found.append(error)
-        return found
-
-    def versions(self, name: str) -> list[Version]:
-        """List a dataset's versions that can be read, the newest first."""
-        return [entry for entry in self.entries(name) if isinstance(entry, Version)]
-
-    def find(self, text: str, whole: bool = True) -> Version:
-        """Find the version that a reference means; raises NoVersion with the way to make one.
-
-        `whole` passes over those of which files are missing. Raises DamagedVersion where the
-        reference means, or may mean, one that is damaged.
-        """
-        reference = Reference.parse(text)
-        ids = self._ids(reference.name)
-        for id in [reference.version] if reference.version in ids else ids:
-            version = self._read(reference.name, id)
-            if version is None or reference.version in ("latest", version.id, version.tag):
-                if version and (not whole or self._has_arrived(version)):
-                    return version
-                note(f"! {reference.name}:{id} in {self.top} was not uploaded whole: passed over")
-        known = ", ".join(ids[:5]) or "none"
-        raise NoVersion(
-            f"the dataset {reference.name!r} has no version {reference.version!r} in {self.top} "
-            f"(versions: {known}).\nMake one from a folder: gradlab datasets add {text} FOLDER"
-        )
 
     def plan(self, text: str, content: Tree, source: str) -> Version:
         """Give the next version of a dataset; nothing is written yet, and its number not final."""
@@ -130,12 +86,12 @@ class Store:
                 return done
             final = self._finish(name, planned, box)
             place, local = (top / folder_of(name) / final for top in (self.top, self.local))
-            if self.slow:
+            if self.is_apart:
                 retry(lambda: place.mkdir(parents=True, exist_ok=True))  # the number is taken
             else:
                 self._put(box, place)
-        if self.slow:
-            self._upload(box, place)
+        if self.is_apart:
+            self._upload(box, name, final)
             self._put(box, local)
         self._compared.add(f"{name}:{final}")  # it has just been hashed
         for top in {place.parent, local.parent}:
@@ -182,18 +138,13 @@ class Store:
             folders.move(box, place)
             sync_folder(place.parent)
 
-    @staticmethod
-    def _upload(box: Path, place: Path) -> None:
-        version = Version.load(box / MANIFEST)
-        copier.copy(version.tree, box / "data", place / "data", plain=True)
-        if found := tree.differences(place / "data", version.tree, plain=True):
-            raise GradlabError(f"copying {version} to {place} failed: {found[0]}", exit_code=1)
-        write_in_place(place / MANIFEST, version.to_text())
-
-    def exists(self, version: str) -> bool:
-        """Tell whether the version NAME:ID is there; raises DamagedVersion where it is damaged."""
-        found = self._read(*version.split(":"))
-        return found is not None and self._has_arrived(found)
+    def _upload(self, box: Path, name: str, id: str) -> None:
+        """Bring a version to the backend, its manifest last."""
+        version, key = Version.load(box / MANIFEST), f"datasets/{folder_of(name)}/{id}"
+        for path, file in version.tree.files.items():
+            if self.backend.put(f"{key}/data/{path}", box / "data" / path) != file.sha256:
+                raise GradlabError(f"{path} of {version} was changed while it was kept", 1)
+        self.backend.write(f"{key}/{MANIFEST}", version.to_text().encode())
 
     def secure(self, version: str) -> str | None:
         """Give the version that a planned NAME:ID became, brought again where it was lost.
@@ -202,46 +153,21 @@ class Store:
         this machine may have it.
         """
         self._arrived.discard(version)
-        if not (found := self._made(version)) and self.slow:
+        if not (found := self._made(version)) and self.is_apart:
             name, planned = version.split(":")
             own = [id for id in names(self.local / folder_of(name)) if VERSION.fullmatch(id)]
             for id in own:
                 local = self.local / folder_of(name) / id
                 same = id.partition("-")[2] == planned.partition("-")[2]
                 if same and folders.exists(local / MANIFEST):
-                    self._upload(local, self.top / folder_of(name) / id)
+                    self._upload(local, name, id)
             found = self._made(version)
         return found
 
     def lost(self, versions: Iterable[str]) -> list[str]:
         """Bring versions again that the storage has lost; list those that can't be brought."""
-        return [version for version in versions if not self.secure(version)] if self.slow else []
-
-    def is_missing(self, versions: Iterable[str]) -> bool:
-        """Tell whether the storage has lost one of some versions, where that is ever in doubt."""
-        return self.slow and not all(map(self.exists, versions))
-
-    def _has_arrived(self, version: Version) -> bool:
-        """Tell whether a version's files are there, which may be uploaded after its manifest."""
-        if not self.slow or str(version) in self._arrived:
-            return True
-        data = self.place(version) / "data"
-        for path, file in version.tree.files.items():
-            try:
-                # Its size will do: a file is uploaded whole or not at all, or stays empty.
-                if retry((data / path).stat).st_size != file.size:
-                    return False
-            except FileNotFoundError:
-                return False
-        self._arrived.add(str(version))
-        return True
-
-    def is_replaced(self, version: Version) -> bool:
-        """Tell whether a version did not arrive whole and one after it did."""
-        if self._has_arrived(version):
-            return False
-        later = takewhile(lambda other: other.id != version.id, self.versions(version.name))
-        return any(map(self._has_arrived, later))
+        late = self.backend.writes_arrive_later
+        return [version for version in versions if not self.secure(version)] if late else []
 
     def open(self, version: Version) -> Path:
         """Give the folder on the local disk that holds a version's data, compared once per run.
@@ -257,105 +183,53 @@ class Store:
 
     def _compare(self, version: Version, place: Path) -> None:
         found: list[str] = []
-        if not self.slow or folders.exists(place / MANIFEST):
+        if not self.is_apart or folders.exists(place / MANIFEST):
             found = tree.differences(place / "data", version.tree)
-        if found and not self.slow:
+        if found and not self.is_apart:
             raise self._damaged(version.name, version.id, found)
         if found:
             note(f"! the copy of {version} in {place} is damaged ({found[0]}): copied again")
             folders.discard(place)
-        if self.slow and not folders.exists(place / MANIFEST):
+        if self.is_apart and not folders.exists(place / MANIFEST):
             folders.discard(place)
-            folders.move(self.pack(version, self.place(version) / "data"), place)
+            folders.move(self._fetched(version), place)
 
     def lay(self, version: Version, target: Path) -> None:
         """Copy a version's data into a folder, to be thrown away, comparing it as it goes."""
-        data = self.open(version) if self.slow else self.place(version) / "data"
+        data = self.open(version) if self.is_apart else self.place(version) / "data"
         try:
-            copier.copy(version.tree, data, target)
+            transfer.copy(version.tree, data, target)
         except GradlabError as error:
             raise self._damaged(version.name, version.id, [str(error)]) from None
 
-    def pack(self, version: Version, source: Path) -> Path:
-        """Copy a version's files from a folder into a box beside its later place; give the box."""
+    def _fetched(self, version: Version) -> Path:
+        """Copy a version from the backend into a box beside its later place; give the box."""
+        box, data = self.box(version), f"datasets/{folder_of(version.name)}/{version.id}/data"
+
+        def fetch(path: str, place: str, file: File) -> None:
+            self.backend.fetch(f"{data}/{path}", place, file)
+
+        transfer.fill(version.tree, box / "data", fetch)
+        close(version, box)
+        return box
+
+    def box(self, version: Version) -> Path:
+        """Give an empty place for a version's data and manifest, beside its later one."""
         box = self.place(replace(version, id=f".{version.id}"), self.local)
         folders.discard(box)
-        copier.copy(version.tree, source, box / "data")
-        sealing.sync(box / "data", version.tree.files)
-        write_in_place(box / MANIFEST, version.to_text())
         return box
 
     def add(self, text: str, folder: Path, source: str) -> Version:
         """Make a copy of a folder the next version of a dataset."""
         first = self.plan(text, Tree(), source)
-        box = self.place(replace(first, id=f".{first.id}"), self.local)
-        folders.discard(box)
-        content = copier.clone(folder, box / "data", sealing.is_left_out)
+        box = self.box(first)
+        content = transfer.clone(folder, box / "data", sealing.is_left_out)
         if not content.files:
             folders.discard(box)
             raise GradlabError(f"{folder} has no files")
-        sealing.sync(box / "data", content.files)
         version = replace(first, tree=content)
-        write_in_place(box / MANIFEST, version.to_text())
+        close(version, box)
         return replace(version, id=self.commit(str(version), box).partition(":")[2])
-
-    def problems(self, version: Version) -> list[str]:
-        """Compare a version's files with its manifest, and say what differs."""
-        return tree.differences(self.place(version) / "data", version.tree, plain=self.slow)
-
-    def place(self, version: Version, top: Path | None = None) -> Path:
-        """Give the folder of a version in the storage, or below another top."""
-        return (top or self.top) / folder_of(version.name) / version.id
-
-    def _ids(self, name: str) -> list[str]:
-        """List the versions that have a manifest, the newest first."""
-        folder = self.top / folder_of(name)
-        ids = [id for id in names(folder) if VERSION.fullmatch(id)]
-        whole = [id for id in ids if folders.exists(folder / id / MANIFEST)]
-        twins = Counter(map(number_of, whole))
-
-        def rank(id: str) -> tuple[int, str, str]:
-            # Two machines can take the same number: then the time decides.
-            return number_of(id), self._created(name, id) if twins[number_of(id)] > 1 else "", id
-
-        return sorted(whole, key=rank, reverse=True)
-
-    def _created(self, name: str, id: str) -> str:
-        try:
-            version = self._read(name, id)
-        except DamagedVersion:
-            return "~"  # may be the newest
-        return version.created.replace("Z", "") if version else ""
-
-    def _read(self, name: str, id: str) -> Version | None:
-        """Read a manifest, None if it isn't there yet; raises DamagedVersion, OSError."""
-        try:
-            version = Version.load(self.top / folder_of(name) / id / MANIFEST)
-        # Not for any failure to read it: what is there must never be taken for not there.
-        except FileNotFoundError:
-            return None
-        except sealed.Damaged as error:
-            if self.slow and isinstance(error, sealed.Unfinished):
-                return None
-            raise self._damaged(name, id, [f"{MANIFEST}: {error}"]) from None
-        if (version.name, version.id) != (name, id):
-            raise self._damaged(name, id, [f"{MANIFEST} is that of {version}"])
-        return version
-
-    def _damaged(self, name: str, id: str, found: list[str]) -> DamagedVersion:
-        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-        others = [other for other in self._numbered(name) if other != id]
-        instead = f"name another version, such as {name}:{others[0]}, or " if others else ""
-        return DamagedVersion(
-            f"{name}:{id} is damaged: {', '.join(found[:3])}{more}.\n"
-            f"What it held can't be trusted: {instead}delete its folder, and what made it makes "
-            f"it again: {self.top / folder_of(name) / id}",
-            exit_code=1,
-        )
-
-    def _numbered(self, name: str) -> list[str]:
-        ids = [id for id in names(self.top / folder_of(name)) if VERSION.fullmatch(id)]
-        return sorted(ids, key=number_of, reverse=True)
 
     @staticmethod
     def _sweep(folder: Path) -> None:
@@ -369,6 +243,12 @@ class Store:
                     folders.discard(place)
         except OSError as error:
             note(f"! what is left over in {folder} could not be removed: {error}")
+
+
+def close(version: Version, box: Path) -> None:
+    """Make durable what a box holds, and write its manifest, so that it can be committed."""
+    sealing.sync(box / "data", version.tree.files)
+    write_in_place(box / MANIFEST, version.to_text())
 
 
 @contextmanager

@@ -13,50 +13,46 @@ name and rename them.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import re
-import shutil
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from ..base import files, folders
+from ..base import folders
 from ..base.errors import GradlabError, note
-from ..services import mounts
-from . import belongings, copier, copies, tree
+from . import belongings, sealed, transfer, tree
+from .backend import Backend
 from .belongings import Draft, Key
+from .copier import Copier
 from .tree import File, Tree
 
-KEPT = 2
-FULL = (errno.ENOSPC, errno.EDQUOT)
 LIST = re.compile(r"\d{8}\.json")
+# What a list that is not whole, or no list, is read as.
+NO_LIST = (FileNotFoundError, ValueError, KeyError, TypeError)
 
 
-class Mirror:
-    """Copies a folder on the local disk to one on slow storage, and back.
+class DraftCopies:
+    """The copies of a folder on the local disk, below a key of a backend, and the way back.
 
     `run` is the id of the workflow's run, which each list names. A folder that lies in the storage
     itself is not copied, but a copy from the time when that was a slow one is brought back.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        kept: Path,
-        mounted: mounts.Mounted,
-        run: str,
-        draft: Draft | None = None,
+        self, folder: Path, backend: Backend, key: str, run: str, draft: Draft | None = None
     ) -> None:
-        self.folder, self.kept, self.mounted, self.run = folder, kept, mounted, run
+        self.folder, self.backend, self.key, self.run = folder, backend, key, run
         self.draft = draft or Draft({})
         self.box = folder.with_name("mirror")
         self._known: dict[str, tuple[int, int, File]] = {}
-        self._listed: tuple[Path, Tree] | None = None
-        self._end = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._is_apart = folder.parent != kept
+        self._listed: tuple[str, Tree] | None = None
+
+    def copier(self, minutes: float) -> Copier | None:
+        """Copy every so many minutes from now on, if the folder lies outside the storage."""
+        if self.folder.parent == self.backend.path(self.key):
+            return None
+        return Copier(self.backend, self, pause=0.0, every=60 * minutes)
 
     def restore(self, key: Key | None, here: Draft | None) -> int:
         """Bring the newest copy that is whole back, unless what is here is as new.
@@ -65,54 +61,30 @@ class Mirror:
         that holds one. Gives the number of the copy, 0 where none was brought.
         """
         passed_over = []
-        for path in self._lists():
+        for entry in self._lists():
             try:
-                data = json.loads(files.read_text(path))
+                data = self._read(entry)
                 if key is not None and data.get("key") != key:
                     continue
-                if here and (data.get("by") == here.id or int(path.stem) <= here.base):
+                if here and (data.get("by") == here.id or _number(entry) <= here.base):
                     return 0
                 self._bring(Tree.from_json(data), here)
-            except (FileNotFoundError, ValueError, KeyError, TypeError, GradlabError) as error:
-                note(f"! the draft's copy {path} is not whole ({error}): taking the one before it")
-                passed_over.append(path)
+            except (*NO_LIST, GradlabError) as error:
+                place = self.backend.path(entry)
+                note(f"! the draft's copy {place} is not whole ({error}): taking the one before it")
+                passed_over.append(entry)
                 continue
             for each in passed_over:  # else it would stay in the place of this one
-                files.remove(each)
-            return int(path.stem)
+                self.backend.delete(each)
+            return _number(entry)
         return 0 if here else self._bring_folder(key)
-
-    def start(self, minutes: float) -> None:
-        """Copy every so many minutes from now on."""
-        if self._is_apart:
-            self._thread = threading.Thread(target=self._serve, args=(60 * minutes,), daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Stop copying; a copy under way is finished."""
-        self._end.set()
-        if self._thread:
-            self._thread.join()
-
-    def save(self) -> None:
-        """Copy what has changed, then the list; a failure leaves the earlier copy as it is."""
-        if not self._is_apart:
-            return
-        try:
-            self.mounted.check()
-            self._copy_all()
-            self._prune(copies.outdated(self._lists(), KEPT))
-        except (OSError, ValueError, GradlabError) as error:
-            note(f"! the draft could not be copied to {self.kept}: {error}; trying later")
-            if isinstance(error, OSError) and error.errno in FULL:
-                self._make_room()
 
     def forget(self) -> None:
         """Remove the copy if it is of the run with this id, not of a later one."""
-        for path in self._lists():
+        for entry in self._lists():
             try:
-                run = json.loads(files.read_text(path))["run"]
-            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                run = self._read(entry)["run"]
+            except NO_LIST:
                 continue
             if run == self.run:
                 self.discard()
@@ -120,42 +92,67 @@ class Mirror:
 
     def discard(self) -> None:
         """Remove the copy."""
-        for path in [*self._lists(), *(self.kept / "files").glob("*/*")]:
-            files.remove(path)
-        folders.discard(self.kept)
+        for key in self.keys():
+            self.backend.delete(key)
+        self.backend.discard(self.key)
 
-    def _serve(self, seconds: float) -> None:
-        while not self._end.wait(seconds):
-            self.save()
+    def _lists(self) -> list[str]:
+        found = [name for name in self.backend.list(self.key) if LIST.fullmatch(name)]
+        return [f"{self.key}/{name}" for name in sorted(found, reverse=True)]
 
-    def _lists(self) -> list[Path]:
-        found = [name for name in files.names(self.kept) if LIST.fullmatch(name)]
-        return [self.kept / name for name in sorted(found, reverse=True)]
+    def _read(self, entry: str) -> dict[str, Any]:
+        return sealed.from_bytes(self.backend.read(entry))
+
+    def entries(self) -> list[str]:
+        """Give the lists that are whole, the newest first."""
+        return [entry for entry in self._lists() if self._tree(entry) is not None]
+
+    def parts_of(self, entry: str) -> set[str]:
+        """Give the files that a list names."""
+        content = self._tree(entry) or Tree()
+        return {self._file(file.sha256) for file in content.files.values()}
+
+    def _tree(self, entry: str) -> Tree | None:
+        try:
+            return Tree.from_json(self._read(entry))
+        except NO_LIST:  # of a machine that died while it wrote it
+            return None
+
+    def keys(self) -> Iterator[str]:
+        """Give all lists and files."""
+        yield from self._lists()
+        for part in self.backend.list(f"{self.key}/files"):
+            for name in self.backend.list(f"{self.key}/files/{part}"):
+                yield f"{self.key}/files/{part}/{name}"
+
+    def _file(self, sha256: str) -> str:
+        # Not all in one folder, which Google Drive can't read once it holds thousands of files.
+        return f"{self.key}/files/{sha256[:2]}/{sha256}"
 
     def _bring(self, content: Tree, here: Draft | None) -> None:
         brought = self._brought()
-        for path, file in content.files.items():
-            (brought / path).parent.mkdir(parents=True, exist_ok=True)
-            copier.copy_file(self._kept_file(file.sha256), brought / path, file.sha256)
-            if file.executable:
-                (brought / path).chmod(0o755)
-        copier.copy(Tree(links=content.links), brought, brought)
+
+        def fetch(path: str, place: str, file: File) -> None:
+            self.backend.fetch(self._file(file.sha256), place, file)
+
+        transfer.fill(content, brought, fetch)
         if here:  # an older one, of before another machine went on
             belongings.set_aside(self.folder.parent)
         self._put(brought)
 
     def _bring_folder(self, key: Key | None) -> int:
         """Bring what lies there as the job left it, on a storage that was a fast one then."""
-        left, known = self.kept / self.folder.name, belongings.read(self.kept)
+        kept = self.backend.path(self.key)
+        left, known = kept / self.folder.name, belongings.read(kept)
         if left == self.folder or not left.is_dir() or left.is_symlink():
             return 0
         if key is not None and (not known or known.key != key):
             return 0
-        if bad := belongings.damaged(self.kept, known) if known else []:
+        if bad := belongings.damaged(kept, known) if known else []:
             note(f"! damaged in what {left} holds: {', '.join(bad[:5])}; it is left alone")
             return 0
         content, brought = tree.scan(left), self._brought()
-        copier.copy(content, left, brought, plain=True)
+        transfer.copy(content, left, brought)
         self._put(brought)
         return max(1, known.base if known else 1) if content.files else 0
 
@@ -169,24 +166,21 @@ class Mirror:
         folders.discard(self.folder)
         brought.rename(self.folder)
 
-    def _kept_file(self, sha256: str) -> Path:
-        # Not all in one folder, which Google Drive can't read once it holds thousands of files.
-        return self.kept / "files" / sha256[:2] / sha256
-
-    def _copy_all(self) -> None:
+    def copy(self, final: bool) -> None:
+        """Copy what has changed, then the list of all that belongs together."""
         content, lists = self._copy_changed(), self._lists()
         if self._listed and self._listed[1] == content and self._listed[0] in lists:
             return
         # More than any that this draft came from, whatever of those has been lost.
-        number = 1 + max(self.draft.base, int(lists[0].stem) if lists else 0)
-        path = self.kept / f"{number:08}.json"
+        number = 1 + max(self.draft.base, _number(lists[0]) if lists else 0)
+        entry = f"{self.key}/{number:08}.json"
+        whose = {"run": self.run, "key": self.draft.key, "by": self.draft.id}
         try:
-            whose = {"run": self.run, "key": self.draft.key, "by": self.draft.id}
-            files.write_in_place(path, json.dumps({**whose, **content.to_json()}))
+            self.backend.write(entry, sealed.to_text({**whose, **content.to_json()}).encode())
         except OSError:
-            files.remove(path)
+            self.backend.delete(entry)
             raise
-        self._listed, self.draft.base = (path, content), number
+        self._listed, self.draft.base = (entry, content), number
 
     def _copy_changed(self) -> Tree:
         content, changed = Tree(), dict[str, Path]()
@@ -220,40 +214,18 @@ class Mirror:
     def _copy(self, source: Path) -> File:
         """Copy one file by way of the local disk, where a copy is quick and then stands still."""
         still = self.box / "still"
-        shutil.copyfile(source, still)
-        with open(still, "rb") as reader:
-            sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
+        sha256 = transfer.copy_as_it_is(str(source), str(still))
         file = File(still.stat().st_size, sha256, os.access(source, os.X_OK))
-        if not self._is_kept(file):
-            kept = self._kept_file(sha256)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            copier.copy_file(still, kept, sha256)
+        if not self._is_kept(file) and self.backend.put(self._file(sha256), still) != sha256:
+            raise OSError(errno.EIO, f"{still} was changed while it was copied")
         return file
 
     def _is_kept(self, file: File) -> bool:
-        kept = self._kept_file(file.sha256)
-        return kept.exists() and kept.stat().st_size == file.size
+        return self.backend.size(self._file(file.sha256)) == file.size
 
-    def _prune(self, lists: Sequence[Path]) -> None:
-        for path in lists:
-            files.remove(path)
-        wanted = set()
-        for path in self._lists():
-            try:
-                found = Tree.from_json(json.loads(files.read_text(path)))
-                wanted |= {file.sha256 for file in found.files.values()}
-            except (FileNotFoundError, ValueError, KeyError, TypeError):
-                files.remove(path)  # of a machine that died while it wrote it
-        for path in (self.kept / "files").glob("*/*"):
-            if path.name not in wanted:
-                files.remove(path)
 
-    def _make_room(self) -> None:
-        try:
-            # The newest, and the oldest, which is uploaded if any is.
-            self._prune(self._lists()[1:-1])
-        except OSError as error:
-            note(f"! no room could be made in {self.kept}: {error}")
+def _number(entry: str) -> int:
+    return int(entry[-13:-5])
 
 
 def _state(status: os.stat_result) -> tuple[int, int]:

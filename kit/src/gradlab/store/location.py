@@ -10,23 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..services import session
+from .folder import Folder, SlowMount
 
 
 @dataclass(frozen=True)
 class Location:
-    """The folder that keeps things, and the one in which they are worked on, often the same.
+    """The backend that keeps things, the folder in which they are worked on, and why it is there.
 
-    Where writes arrive later, what was written may be lost until then. `why` it is this folder.
+    Often that folder is the backend's own.
     """
 
-    kept: Path
+    backend: Folder
     work: Path
-    writes_arrive_later: bool = False
     why: str = ""
+
+    @property
+    def kept(self) -> Path:
+        """The backend's folder."""
+        return self.backend.top
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether things are worked on elsewhere than they are kept."""
+        return self.work != self.kept
 
 
 def of(project: str) -> Location:
     """Give the location of a project's things; raises GradlabError as `session.storage` does."""
     storage = session.storage(project)
-    work = session.scratch(project) if storage.slow else storage.path
-    return Location(storage.path, work, storage.slow, storage.why)
+    if storage.slow:
+        return Location(SlowMount(storage.path), session.scratch(project), storage.why)
+    return Location(Folder(storage.path), storage.path, storage.why)

@@ -69,7 +69,8 @@ class Records:
 
     def _prune(self, newest: Path, records: list[Path]) -> None:
         whole = [newest, *filter(_is_whole, records)]
-        kept = set(whole).difference(copies.outdated(whole, self.kept))
+        gone = copies.outdated(whole, files.age, self.kept)
+        kept = set(whole).difference(gone)
         for path in set(records) - kept:
             files.remove(path)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..base import folders
 from ..base.files import names, sync_folder
 from ..base.retries import retry
-from . import copier
+from . import transfer
 
 UNFINISHED = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)  # as files.write_durably names them
 FEW = 16  # files: to sync each of them takes less time than to sync all of the disk
@@ -65,7 +65,7 @@ def _make_plain(path: str, found: os.stat_result) -> None:
         retry(lambda: os.chmod(path, mode))
     if found.st_nlink > 1 or found.st_uid != os.geteuid():
         own = f"{os.path.dirname(path)}/.copy.{os.getpid()}.tmp"
-        copier.copy_as_it_is(path, own)
+        transfer.copy_as_it_is(path, own)
         os.replace(own, path)
     _strip(path)
 

@@ -15,17 +15,14 @@ import stat
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import GradlabError
-from ..base.files import names
+from ..base.files import names, sha256
 from ..base.folders import is_folder, status
 from ..base.retries import retry
 from ..base.terminal import printable
-
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def scan(folder: Path, paths: list[str] | None = None) -> Tree:
     """
     found = below(folder) if paths is None else _named(folder, paths)
     top = str(folder)
-    return collect(folder, found, lambda path, _: retry(lambda: _hash(f"{top}/{path}")))
+    return collect(folder, found, lambda path, _: sha256(f"{top}/{path}"))
 
 
 def _named(folder: Path, paths: list[str]) -> Iterator[tuple[str, os.stat_result]]:
@@ -164,20 +161,6 @@ def leads_out(folder: Path, path: str) -> bool:
     real = os.path.realpath(folder / path)
     top = os.path.realpath(folder)
     return os.path.isabs(os.readlink(folder / path)) or os.path.commonpath([real, top]) != top
-
-
-def _hash(path: str) -> str:
-    hashed = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        size = chunk_size(file)
-        while chunk := file.read(size):
-            hashed.update(chunk)
-    return hashed.hexdigest()
-
-
-def chunk_size(file: FileIO) -> int:
-    """Say how much to read at once: memory for all that a small file is not costs time."""
-    return min(CHUNK, os.fstat(file.fileno()).st_size + 1)
 
 
 def differences(folder: Path, expected: Tree, plain: bool = False) -> list[str]:

@@ -27,10 +27,10 @@ from ..base.errors import GradlabError, note, only_observing
 from ..base.files import Pieces, read_bytes, remove, sweep, write_durably
 from ..base.retries import SHORT, retry
 from ..services import session
+from ..store.copier import FULL
 from ..store.copies import OLDER, candidates, file_name, is_named_by, is_whole
 from . import arrays, values
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 SHARE = 0.02  # of a run's time that saving may take
 
 
@@ -171,7 +171,7 @@ class Store:
         found = candidates(self.folder)
         for path in found:
             data = read_bytes(path)
-            if not is_named_by(path, data):
+            if not is_named_by(path.name, data):
                 note(f"! {path} is damaged: taking the one before it.")
                 continue
             try:

@@ -18,9 +18,9 @@ import tyro
 from ..base.errors import GradlabError, only_observing
 from ..base.files import digest, exists, prepare, read_bytes, write_result
 from ..base.tables import columns, flat
-from ..store.mirror import METRICS
 from . import weightfile
 from .curves import compare_curves
+from .places import METRICS
 from .record import Values, read_checked
 
 SCORE = "val_accuracy"

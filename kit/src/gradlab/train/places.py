@@ -18,28 +18,32 @@ from ..base.locks import Held, Lock
 from ..base.retries import retry
 from ..store import location
 from ..store.copies import candidates, step_of
-from ..store.mirror import SAVES
+from ..store.location import Location
 
+METRICS = "metrics.jsonl"
+CHECKSUM = "metrics.checksum"
+SAVES = "saves"
+EVENTS = "tensorboard"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What file systems say that have no locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 GENERATION = "generation"
 
 
-def of(project: str, name: str) -> tuple[Path, Path]:
-    """Give the folder in which a run is written and the one that keeps it, often the same."""
+def of(project: str, name: str) -> tuple[Location, str]:
+    """Give the location of a project's things and a run's key in it; GradlabError for its name."""
     if not RUN_NAME.fullmatch(name):
         raise GradlabError(
             f"--name {name!r} can't name a folder on every service: use letters, digits, "
             "dots, dashes and underscores, such as 'wide-net-2'."
         )
-    place = location.of(project)
-    return place.work / "runs" / name, place.kept / "runs" / name
+    return location.of(project), f"runs/{name}"
 
 
 def find(project: str, name: str, file: str, advice: str) -> Path:
     """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
-    work, kept = of(project, name)
+    place, key = of(project, name)
+    work, kept = place.work / key, place.backend.path(key)
     try:
         # Another machine may have carried on what this one has begun.
         for folder in sorted((work, kept), key=_newest, reverse=True):
@@ -54,7 +58,7 @@ def find(project: str, name: str, file: str, advice: str) -> Path:
 
 
 def _newest(folder: Path) -> int:
-    return max(map(step_of, candidates(folder / SAVES)), default=-1)
+    return max((step_of(path.name) for path in candidates(folder / SAVES)), default=-1)
 
 
 def generation(folder: Path) -> int:

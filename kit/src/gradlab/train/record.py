@@ -19,8 +19,8 @@ from ..base.appender import Appender
 from ..base.errors import GradlabError, note, only_observing
 from ..base.files import exists, read_bytes, write_durably
 from ..base.retries import SHORT, retry
-from ..store.mirror import CHECKSUM, METRICS
 from .events import Events
+from .places import CHECKSUM, METRICS
 
 Values = dict[str, float]
 State = dict[str, Any]

@@ -20,39 +20,43 @@ from ..base.retries import SHORT, retry
 from ..base.tables import flat, row
 from ..services import session
 from ..store import source
-from ..store.mirror import EVENTS, SAVES, Mirror
+from ..store.copier import Copier
+from ..store.location import Location
 from . import examples, places
 from .checkpoint import Store
 from .curves import Curves
+from .places import EVENTS, SAVES
 from .record import Record
+from .run_copies import RunCopies
 
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
+COPY_SECONDS = 60.0  # between two copies of a run at least
 
 
 class Run:
     """An open run: what it has saved so far, its record, and what becomes of both."""
 
     def __init__(
-        self, work: Path, kept: Path, settings: State, seconds: float, data: examples.Seen
+        self, place: Location, key: str, settings: State, seconds: float, data: examples.Seen
     ) -> None:
-        self.work = work
-        self.kept = kept
+        self.work, self.kept = place.work / key, place.backend.path(key)
         self.settings = settings
         self.data = data
         self.step = 0
         self.state: State | None = None
         self.later: dict[str, Callable[[], bytes]] = {}
-        self.store = Store(work / SAVES, seconds)
-        self.mirror = Mirror(work, kept) if work != kept else None
+        self.store = Store(self.work / SAVES, seconds)
+        self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
+        self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
 
     def resume(self, accept: bool = False) -> None:
         """Take up the newest save that is whole.
 
         Raises GradlabError if it is of other settings, or of other code or data unless `accept`.
         """
-        if self.mirror:
-            self.mirror.restore()
+        if self.copies:
+            self.copies.restore()
         saved = self.store.load()
         if saved:
             self._compare(saved["settings"])
@@ -101,8 +105,8 @@ class Run:
 
         def saved() -> None:
             self.step = step
-            if self.mirror:
-                self.mirror.notify()
+            if self.copier:
+                self.copier.notify()
 
         self.store.save(step, lambda: self._whole(step, state), self._write_later, saved)
 
@@ -183,7 +187,7 @@ class Run:
 
     def _close(self) -> bool:
         self.record.close()
-        return self.mirror.flush() if self.mirror else True
+        return self.copier.flush() if self.copier else True
 
 
 def compare_code(settings: State, package: Path, model: Path, accept: bool) -> None:
@@ -224,9 +228,10 @@ def open_run(
     or written, another process trains the run, or its settings are others; unless `accept` is
     given, also where the code or the data are.
     """
-    work, kept = places.of(project, name)
+    place, key = places.of(project, name)
+    kept = place.backend.path(key)
     try:
-        return _open(work, kept, name, settings, fresh, seconds, data, accept)
+        return _open(place, key, name, settings, fresh, seconds, data, accept)
     except OSError as error:
         raise GradlabError(
             f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
@@ -237,8 +242,8 @@ def open_run(
 
 
 def _open(
-    work: Path,
-    kept: Path,
+    place: Location,
+    key: str,
     name: str,
     settings: State,
     fresh: bool,
@@ -246,6 +251,7 @@ def _open(
     data: examples.Seen | None,
     accept: bool,
 ) -> Run:
+    work, kept = place.work / key, place.backend.path(key)
     places.lock(prepare(work.parent) / f".{name}.lock", name)
     begun = {folder: places.generation(folder) for folder in {work, kept}}
     newest = max(begun.values()) + fresh
@@ -257,6 +263,6 @@ def _open(
         places.note_generation(folder, newest)
     for folder in {work, work / EVENTS, kept, kept / SAVES}:
         sweep(folder)
-    run = Run(work, kept, settings, seconds, data or {})
+    run = Run(place, key, settings, seconds, data or {})
     run.resume(accept or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
     return run

@@ -1,0 +1,63 @@
+"""What keeps a project's things between sessions, whichever storage that is.
+
+A key is a path relative to the backend's top, with slashes. Facts say what a backend can't do, so
+that nothing but its own module has to know which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from .tree import File
+
+Data = bytes | Sequence[bytes | memoryview]
+
+
+class Backend(Protocol):
+    """Keeps files by keys; `str` gives its top as people know it.
+
+    Promises: a write or put that returns can be read back as it was given; one that fails, or is
+    cut off, may leave half a file under its key, unless `rename_is_atomic`. What can't be read is
+    an OSError, never an absence. What passes is tried again, a few times.
+    """
+
+    rename_is_atomic: bool
+    """A file, or a folder with all in it, gets into its place at once or not at all."""
+
+    writes_arrive_later: bool
+    """What was written may be lost with the machine, and arrive in another order."""
+
+    def path(self, key: str) -> Path:
+        """Give where a key's file can be read in place."""
+
+    def list(self, folder: str) -> list[str]:
+        """Name what lies in a folder, in no order; nothing if it isn't there."""
+
+    def size(self, key: str) -> int | None:
+        """Give a file's size in bytes, None if it isn't there."""
+
+    def age(self, key: str) -> float:
+        """Give the seconds since a file was written; raises FileNotFoundError."""
+
+    def read(self, key: str) -> bytes:
+        """Give what a file holds; raises FileNotFoundError."""
+
+    def write(self, key: str, data: Data) -> None:
+        """Make a file that holds some bytes, in place of one that is there."""
+
+    def put(self, key: str, source: Path) -> str:
+        """Make a file that holds what a local one does; give its SHA-256."""
+
+    def fetch(self, key: str, target: str, file: File) -> None:
+        """Copy a file to a local one, not synced; GradlabError where it is not what it was."""
+
+    def delete(self, key: str) -> None:
+        """Remove a file if it is there; that it can't be is said, and stops nothing."""
+
+    def discard(self, folder: str) -> None:
+        """Remove a folder and all in it, if it is there."""
+
+    def check(self, patience: float = 0.0) -> None:
+        """Raise OSError if it is gone as a whole, and not back within some seconds."""

@@ -1,0 +1,127 @@
+"""Backends that are folders: one on a disk, and one on a mount that is slow and uploads later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ..base import files, folders
+from ..base.retries import retry
+from ..services import mounts
+from . import transfer
+from .backend import Data
+from .tree import File
+
+Result = TypeVar("Result")
+
+
+class Folder:
+    """A folder on a disk, which is worked on in place."""
+
+    rename_is_atomic = True
+    writes_arrive_later = False
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self._mounted = mounts.Mounted(top)
+
+    def __str__(self) -> str:
+        return str(self.top)
+
+    def path(self, key: str) -> Path:
+        """Give where a key's file can be read in place."""
+        return self.top / key
+
+    def list(self, folder: str) -> list[str]:
+        """Name what lies in a folder, in no order; nothing if it isn't there."""
+        return files.names(self.top / folder)
+
+    def size(self, key: str) -> int | None:
+        """Give a file's size in bytes, None if it isn't there."""
+        found = folders.status(self.top / key)
+        return found.st_size if found and stat.S_ISREG(found.st_mode) else None
+
+    def age(self, key: str) -> float:
+        """Give the seconds since a file was written; raises FileNotFoundError."""
+        return files.age(self.top / key)
+
+    def read(self, key: str) -> bytes:
+        """Give what a file holds; raises FileNotFoundError."""
+        return files.read_bytes(self.top / key)
+
+    def write(self, key: str, data: Data) -> None:
+        """Make a file that holds some bytes, in place of one that is there."""
+        self._place(key, lambda path: files.write_durably(path, data))
+
+    def put(self, key: str, source: Path) -> str:
+        """Make a file that holds what a local one does; give its SHA-256."""
+
+        def copy(path: Path) -> str:
+            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            sha256 = transfer.copy_file(source, beside)
+            os.replace(beside, path)
+            files.sync_folder(path.parent)
+            return sha256
+
+        return self._place(key, copy)
+
+    def _place(self, key: str, make: Callable[[Path], Result]) -> Result:
+        """Make a file, with its folder where that isn't there."""
+        path = self.top / key
+
+        def once() -> Result:
+            try:
+                return make(path)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                return make(path)
+
+        return retry(once)
+
+    def fetch(self, key: str, target: str, file: File) -> None:
+        """Copy a file to a local one, not synced; GradlabError where it is not what it was."""
+        transfer.copy_checked(f"{self.top}/{key}", target, file)
+
+    def delete(self, key: str) -> None:
+        """Remove a file if it is there; that it can't be is said, and stops nothing."""
+        files.remove(self.top / key)
+
+    def discard(self, folder: str) -> None:
+        """Remove a folder and all in it, if it is there."""
+        folders.discard(self.top / folder)
+
+    def check(self, patience: float = 0.0) -> None:
+        """Raise OSError if it is gone as a whole, and not back within some seconds."""
+        self._mounted.check(patience)
+
+
+class SlowMount(Folder):
+    """A folder on a mount such as Google Drive's: far away, and uploaded in the background.
+
+    Files are written under their final names, since a rename may come late or not at all there,
+    and read back.
+    """
+
+    rename_is_atomic = False
+    writes_arrive_later = True
+
+    def write(self, key: str, data: Data) -> None:
+        """Make a file that holds some bytes, in place of one that is there."""
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        self._place(key, lambda path: files.write_durably(path, whole, renamed=False))
+        if self.read(key) != whole:
+            raise self._otherwise(key)
+
+    def put(self, key: str, source: Path) -> str:
+        """Make a file that holds what a local one does; give its SHA-256."""
+        sha256 = self._place(key, lambda path: transfer.copy_file(source, path))
+        if files.sha256(self.top / key) != sha256:
+            raise self._otherwise(key)
+        return sha256
+
+    def _otherwise(self, key: str) -> OSError:
+        return OSError(errno.EIO, f"{self.top / key} reads back otherwise than it was written")

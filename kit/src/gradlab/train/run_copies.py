@@ -1,0 +1,185 @@
+"""The copies of a run on a storage that is not worked on, and the way back from there.
+
+Promises: checkpoints are copied under their own names, which hold their digests, so that half a
+copy is known for what it is; the metrics travel beside each, and arrive before it. What a run
+shows, such as its curves, is copied as it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..base.errors import GradlabError, note
+from ..base.files import names, read_bytes, remove, write_durably
+from ..store.backend import Backend
+from ..store.copies import (
+    LINES,
+    NAMED,
+    OLDER,
+    SAVE,
+    candidates,
+    file_name,
+    is_named_by,
+    is_whole,
+    step_of,
+)
+from .places import CHECKSUM, EVENTS, METRICS, SAVES
+
+HELD = ".held"  # of the folder of checkpoints: what is being copied
+
+
+class RunCopies:
+    """The copies of the run in `work`, on a fast disk, below a key of a backend."""
+
+    def __init__(self, work: Path, backend: Backend, key: str) -> None:
+        self.work, self.backend, self.key = work, backend, key
+        self._copied: dict[str, tuple[int, int]] = {}
+        self._whole: list[str] = []
+
+    def restore(self) -> None:
+        """Bring the newest whole checkpoint and its metrics to the fast disk, if it is newer there.
+
+        Raises GradlabError where they can't be read, which is no reason to start over.
+        """
+        try:
+            self._restore()
+        except OSError as error:
+            raise GradlabError(
+                f"The run in {self.backend.path(self.key)} can't be read: {error}.\nGive the same "
+                "command again when it can; --name starts another run.",
+                exit_code=1,
+            ) from error
+
+    def _restore(self) -> None:
+        local = next((step_of(p.name) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
+        found = self._found(SAVE, OLDER)
+        metrics = (name for name in self._found(LINES) if self._read(name) is not None)
+        recorded = next(map(step_of, metrics), -1)
+        # One without its metrics, which were not uploaded, is the last choice.
+        for name in sorted(found, key=lambda n: (step_of(n) <= recorded, n), reverse=True):
+            data = self._read(name)
+            if data is None:
+                place = self.backend.path(self._key(name))
+                note(f"! {place} is damaged or not uploaded whole: passed over.")
+                continue
+            if step_of(name) > local:
+                # Metrics first: cut off between the two, the next restore would take a checkpoint
+                # that is there for all of it.
+                self._restore_metrics(step_of(name))
+                write_durably(self.work / SAVES / name, data)
+            # The newest of these is known to be whole.
+            self._whole = [self._key(other) for other in found if other <= name]
+            return
+
+    def _restore_metrics(self, step: int) -> None:
+        # A later copy will do as well: it begins with the same lines. An earlier one lacks some.
+        found = self._found(LINES)
+        for name in sorted(found, key=lambda n: (step_of(n) >= step, n), reverse=True):
+            if (lines := self._read(name)) is not None:
+                write_durably(self.work / METRICS, lines)
+                return
+
+    def _key(self, name: str) -> str:
+        return f"{self.key}/{SAVES}/{name}"
+
+    def _found(self, *suffixes: str) -> list[str]:
+        """Name the copies with some suffixes, the newest first."""
+        listed = self.backend.list(f"{self.key}/{SAVES}")
+        found = filter(None, map(NAMED.fullmatch, listed))
+        return sorted((match[0] for match in found if match[3] in suffixes), reverse=True)
+
+    def _read(self, name: str) -> bytes | None:
+        """Read a copy, None if it is not whole."""
+        with suppress(FileNotFoundError):
+            data = self.backend.read(self._key(name))
+            if is_named_by(name, data):
+                return data
+        return None
+
+    def copy(self, final: bool) -> None:
+        """Copy the newest checkpoint, and what has changed beside it."""
+        self._copy_newest()
+        for path in sorted(self.work.rglob("*")):
+            name = path.relative_to(self.work)
+            if path.name.startswith(".") or name.parts[0] == SAVES or not path.is_file():
+                continue
+            # While the run goes on, its metrics travel beside each checkpoint.
+            if final or path.name not in (METRICS, CHECKSUM):
+                self._copy_changed(str(name))
+        self._remove_old_events()
+
+    def _copy_newest(self) -> None:
+        # A Drive that was mounted again may have lost what it had not uploaded.
+        self._whole = [key for key in self._whole if self.backend.size(key) is not None]
+        newest = self._hold()
+        if newest is None:
+            return
+        # Metrics first: a checkpoint that is there must find its metrics there.
+        lines = read_bytes(self.work / METRICS)
+        self.backend.write(self._key(file_name(step_of(newest.name), lines, suffix=LINES)), lines)
+        key = self._key(newest.name)
+        if self.backend.put(key, newest)[:16] != newest.stem[-16:]:
+            raise OSError(errno.EIO, f"{newest} was changed while it was copied")
+        self._whole.insert(0, key)
+        remove(newest)
+
+    def _hold(self) -> Path | None:
+        """Hold the newest whole checkpoint by a name that nothing else removes; None if copied.
+
+        A storage may be so slow that training makes and removes several of them meanwhile.
+        """
+        held = self.work / SAVES / HELD
+        held.mkdir(parents=True, exist_ok=True)
+        for path in candidates(held):
+            remove(path)  # of a copy that failed: there is a newer one by now, or the same
+        for path in candidates(self.work / SAVES):
+            if self._key(path.name) in self._whole:
+                return None
+            with suppress(FileNotFoundError):  # removed at this moment, for there are newer ones
+                _link(path, held / path.name)
+                if is_whole(held / path.name):
+                    return held / path.name
+                remove(held / path.name)
+        return None
+
+    def _copy_changed(self, name: str) -> None:
+        state = (self.work / name).stat()
+        version = (state.st_mtime_ns, state.st_size)
+        there = self.backend.size(f"{self.key}/{name}") is not None
+        if self._copied.get(name) != version or not there:
+            self.backend.write(f"{self.key}/{name}", read_bytes(self.work / name))
+            self._copied[name] = version
+
+    def _remove_old_events(self) -> None:
+        """Remove the events of a session whose last steps were lost: they are recorded anew."""
+        current = names(self.work / EVENTS)
+        for name in self.backend.list(f"{self.key}/{EVENTS}") if current else ():
+            if name not in current:
+                self.backend.delete(f"{self.key}/{EVENTS}/{name}")
+
+    def entries(self) -> list[str]:
+        """Give the checkpoints that are known to be whole, the newest first."""
+        return self._whole
+
+    def parts_of(self, entry: str) -> set[str]:
+        """Give the metrics that travel beside a checkpoint."""
+        step = step_of(entry.rpartition("/")[2])
+        return {self._key(name) for name in self._found(LINES) if step_of(name) == step}
+
+    def keys(self) -> Iterator[str]:
+        """Give all checkpoints, then all metrics."""
+        yield from map(self._key, [*self._found(SAVE, OLDER), *self._found(LINES)])
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        write_durably(target, read_bytes(source))
