@@ -34,7 +34,7 @@ def evaluate(config: EvaluateConfig) -> int:
     device = devices.join(config.device).device
     source, network = load_best(config.name, config.accept_changes)
     loss, counts = judge(network.to(device), datasets().test, device)
-    output = prepare(config.output or places.of(PROJECT, config.name)[1])
+    output = prepare(config.output or places.kept(PROJECT, config.name))
     result = {
         "accuracy": accuracy(counts),
         "loss": round(loss, 6),

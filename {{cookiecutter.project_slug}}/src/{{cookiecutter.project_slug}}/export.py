@@ -32,7 +32,7 @@ def export(config: ExportConfig) -> int:
             "python -m pip install --find-links vendor '.[export]'"
         ) from error
     source, network = load_best(config.name, config.accept_changes)
-    output = config.output or places.of(PROJECT, config.name)[1] / "model.onnx"
+    output = config.output or places.kept(PROJECT, config.name) / "model.onnx"
     prepare(output.parent)
     test = datasets().test
     images = torch.stack([test[i][0] for i in range(16)])

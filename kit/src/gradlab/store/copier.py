@@ -37,7 +37,7 @@ class Series(Protocol):
     def parts_of(self, entry: str) -> set[str]:
         """Give the keys of the parts that an entry needs."""
 
-    def keys(self) -> Iterator[str]:
+    def everything(self) -> Iterator[str]:
         """Give the keys of all entries and parts, whole or not, the entries first."""
 
 
@@ -72,11 +72,12 @@ class Copier:
         return self.sync()
 
     def _serve(self) -> None:
-        while not self._end.wait(self._pause):
+        while not self._end.is_set():
             self._news.wait(self._every)
             self._news.clear()
             if not self._end.is_set():
                 self.sync()
+            self._end.wait(self._pause)
 
     def sync(self) -> bool:
         """Copy what is new now; tell whether all of it arrived."""
@@ -109,6 +110,6 @@ class Copier:
     def _remove_all_but(self, entries: list[str], gone: list[str]) -> None:
         kept = {entry for entry in entries if entry not in gone}
         kept |= {part for entry in kept for part in self.series.parts_of(entry)}
-        for key in list(self.series.keys()):
+        for key in list(self.series.everything()):
             if key not in kept:
                 self.backend.delete(key)

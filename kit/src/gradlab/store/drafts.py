@@ -92,7 +92,7 @@ class DraftCopies:
 
     def discard(self) -> None:
         """Remove the copy."""
-        for key in self.keys():
+        for key in self.everything():
             self.backend.delete(key)
         self.backend.discard(self.key)
 
@@ -118,7 +118,7 @@ class DraftCopies:
         except NO_LIST:  # of a machine that died while it wrote it
             return None
 
-    def keys(self) -> Iterator[str]:
+    def everything(self) -> Iterator[str]:
         """Give all lists and files."""
         yield from self._lists()
         for part in self.backend.list(f"{self.key}/files"):

@@ -40,21 +40,28 @@ def of(project: str, name: str) -> tuple[Location, str]:
     return location.of(project), f"runs/{name}"
 
 
+def kept(project: str, name: str) -> Path:
+    """Give the folder that keeps a run; GradlabError for a name that can't be one."""
+    place, key = of(project, name)
+    return place.backend.path(key)
+
+
 def find(project: str, name: str, file: str, advice: str) -> Path:
     """Find a file of a run where it is newest; GradlabError with the advice if it isn't there."""
     place, key = of(project, name)
-    work, kept = place.work / key, place.backend.path(key)
+    folders = place.work / key, place.backend.path(key)
     try:
         # Another machine may have carried on what this one has begun.
-        for folder in sorted((work, kept), key=_newest, reverse=True):
+        for folder in sorted(folders, key=_newest, reverse=True):
             if exists(folder / file):
                 return folder / file
     except OSError as error:
         raise GradlabError(
-            f"The run in {kept} can't be read: {error}.\nGive the same command again when it can.",
+            f"The run in {folders[1]} can't be read: {error}.\n"
+            "Give the same command again when it can.",
             exit_code=1,
         ) from error
-    raise GradlabError(f"There is no {file} in {kept}: {advice}")
+    raise GradlabError(f"There is no {file} in {folders[1]}: {advice}")
 
 
 def _newest(folder: Path) -> int:

@@ -170,7 +170,7 @@ class RunCopies:
         step = step_of(entry.rpartition("/")[2])
         return {self._key(name) for name in self._found(LINES) if step_of(name) == step}
 
-    def keys(self) -> Iterator[str]:
+    def everything(self) -> Iterator[str]:
         """Give all checkpoints, then all metrics."""
         yield from map(self._key, [*self._found(SAVE, OLDER), *self._found(LINES)])
 

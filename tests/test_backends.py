@@ -1,0 +1,248 @@
+"""What every backend promises, and the copier on each: states arrive whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gradlab.base.errors import GradlabError
+from gradlab.store.copier import Copier
+from gradlab.store.copies import UPLOADED
+from gradlab.store.drafts import DraftCopies
+from gradlab.store.folder import Folder, SlowMount
+from gradlab.store.tree import File
+
+from .kit import KIT
+
+BACKENDS = {"folder": Folder, "slow mount": SlowMount}
+KEY = "drafts/workflow/job"
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    return BACKENDS[request.param](tmp_path / "kept")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_what_is_written_is_listed_and_read(backend: Folder, tmp_path: Path) -> None:
+    assert backend.list("a") == [] and backend.size("a/one") is None
+    backend.write("a/one", b"1")
+    backend.write("a/b/two", [b"2", memoryview(b"2")])
+    (tmp_path / "source").write_bytes(b"three")
+    assert backend.put("a/three", tmp_path / "source") == sha256(b"three")
+    assert sorted(backend.list("a")) == ["b", "one", "three"]
+    assert [backend.read(key) for key in ("a/one", "a/b/two", "a/three")] == [b"1", b"22", b"three"]
+    assert backend.size("a/three") == 5 and 0 <= backend.age("a/three") < 60
+    assert backend.size("a/b") is None, "a folder is no file"
+
+
+def test_what_is_there_is_replaced_removed_and_may_be_removed_again(backend: Folder) -> None:
+    backend.write("a/one", b"1")
+    backend.write("a/one", b"2")
+    assert backend.read("a/one") == b"2"
+    for _ in range(2):
+        backend.delete("a/one")
+        assert backend.list("a") == []
+    for _ in range(2):
+        backend.discard("a")
+    with pytest.raises(FileNotFoundError):
+        backend.read("a/one")
+    with pytest.raises(FileNotFoundError):
+        backend.age("a/one")
+
+
+def test_what_cannot_be_read_is_not_taken_for_absent(
+    backend: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.write("a/one", b"1")
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "no access", "a/one")
+
+    for name in ("listdir", "lstat"):
+        monkeypatch.setattr(os, name, fail)
+    for ask in (lambda: backend.list("a"), lambda: backend.size("a/one")):
+        with pytest.raises(PermissionError):
+            ask()
+
+
+def test_a_file_is_fetched_as_it_was_or_named(backend: Folder, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"content")
+    file = File(7, backend.put("a/one", tmp_path / "source"), executable=True)
+    backend.fetch("a/one", str(tmp_path / "target"), file)
+    assert (tmp_path / "target").read_bytes() == b"content"
+    assert os.access(tmp_path / "target", os.X_OK)
+    backend.write("a/one", b"CONTENT")
+    with pytest.raises(GradlabError, match="damaged or was changed"):
+        backend.fetch("a/one", str(tmp_path / "target"), file)
+    assert not (tmp_path / "target").exists()
+    backend.delete("a/one")
+    with pytest.raises(GradlabError, match="is missing"):
+        backend.fetch("a/one", str(tmp_path / "target"), file)
+
+
+def test_a_write_that_is_cut_off_leaves_the_old_or_is_known_for_what_it_is(
+    backend: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.write("a/one", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        backend.write("a/one", b"new")
+    assert not backend.rename_is_atomic or backend.read("a/one") == b"old"
+    assert [name for name in backend.list("a") if name != "one"] == []
+
+
+def test_what_reads_back_otherwise_was_not_written(tmp_path: Path) -> None:
+    class Forgetful(SlowMount):
+        def read(self, key: str) -> bytes:
+            return super().read(key)[:-1]
+
+    with pytest.raises(OSError, match="reads back otherwise"):
+        Forgetful(tmp_path).write("a/one", b"content")
+
+
+# The copier
+
+
+class Draft:
+    """A job's outputs on a disk of its own, and their copies on a backend."""
+
+    def __init__(self, folder: Path, backend: Folder) -> None:
+        self.folder, self.backend = folder / "outputs", backend
+        self.folder.mkdir(parents=True)
+        self.copies = DraftCopies(self.folder, backend, KEY, "run")
+
+    def copier(self) -> Copier:
+        copier = self.copies.copier(minutes=60)
+        assert copier
+        return copier
+
+    def write(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+
+    def brought_back(self, place: Path) -> dict[str, str]:
+        other = Draft(place, self.backend)
+        other.copies.restore(None, None)
+        return {path.name: path.read_text() for path in sorted(other.folder.iterdir())}
+
+
+@pytest.fixture
+def draft(backend: Folder, tmp_path: Path) -> Draft:
+    return Draft(tmp_path / "machine", backend)
+
+
+def test_another_machine_finds_the_newest_state_that_arrived(draft: Draft, tmp_path: Path) -> None:
+    copier = draft.copier()
+    for number in range(5):
+        draft.write(log=f"state {number}", same="as ever")
+        assert copier.sync()
+    assert draft.brought_back(tmp_path / "b") == {"log": "state 4", "same": "as ever"}
+    # The list of the newest was uploaded, and a file of it was not.
+    newest = draft.copies.entries()[0]
+    for part in draft.copies.parts_of(newest) - draft.copies.parts_of(draft.copies.entries()[1]):
+        draft.backend.delete(part)
+    assert draft.brought_back(tmp_path / "c") == {"log": "state 3", "same": "as ever"}
+
+
+def test_old_states_go_and_what_the_others_need_stays(draft: Draft) -> None:
+    copier = draft.copier()
+    for number in range(12):
+        draft.write(log=f"state {number}", same="as ever")
+        assert copier.sync()
+        for path in draft.backend.path(KEY).rglob("*"):
+            os.utime(path, (time.time() - (12 - number) * UPLOADED,) * 2)
+    assert len(draft.copies.entries()) == 2
+    needed = set().union(*map(draft.copies.parts_of, draft.copies.entries()))
+    assert {key for key in draft.copies.everything() if "/files/" in key} == needed
+
+
+def test_a_full_backend_gives_up_all_but_the_newest_and_the_oldest(draft: Draft) -> None:
+    copier, room = draft.copier(), [3]
+
+    class Full(type(draft.backend)):  # type: ignore[misc]
+        def put(self, key: str, source: Path) -> str:
+            if not room[0]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            room[0] -= 1
+            return str(super().put(key, source))
+
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            room[0] += "/files/" in key
+
+    draft.backend.__class__ = Full
+    for number in range(6):
+        draft.write(log=f"state {number}")
+        assert copier.sync(), number
+    kept = [draft.backend.read(entry) for entry in draft.copies.entries()]
+    assert sha256(b"state 5").encode() in kept[0] and sha256(b"state 0").encode() in kept[-1]
+
+
+def test_nothing_is_written_below_a_mount_that_is_gone(
+    draft: Draft, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copier = draft.copier()
+    draft.write(log="state 0")
+    monkeypatch.setattr("gradlab.store.copier.TRIES", (0.0,))
+    monkeypatch.setattr("gradlab.services.mounts.filesystem", lambda _: "another")
+    assert not copier.sync()
+    assert "is no longer mounted" in capsys.readouterr().err
+    assert not draft.backend.top.exists()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from gradlab.store import folder
+from gradlab.store.drafts import DraftCopies
+outputs = Path(sys.argv[2]) / "outputs"
+outputs.mkdir(parents=True)
+backend = getattr(folder, sys.argv[1])(Path(sys.argv[3]))
+copier = DraftCopies(outputs, backend, "drafts/workflow/job", "run").copier(60)
+number = 0
+while True:
+    for name in "abc":
+        (outputs / name).write_text(f"state {number} " + "x" * 100_000)
+    assert copier.sync()
+    number += 1
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_a_machine_that_dies_at_any_moment_leaves_a_whole_state(
+    backend: Folder, tmp_path: Path, moment: int
+) -> None:
+    kind = type(backend).__name__
+    arguments = [kind, str(tmp_path / "dies"), str(backend.top)]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, *arguments],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(KIT)},
+    ) as process:
+        assert process.stdout
+        for _ in range(2):
+            process.stdout.readline()
+        time.sleep(moment * 0.003)
+        process.send_signal(signal.SIGKILL)
+        done = 2 + process.stdout.read().count(b"\n")
+    found = Draft(tmp_path / "next", backend).brought_back(tmp_path / "other")
+    states = {text.split()[1] for text in found.values()}
+    assert set(found) == set("abc") and len(states) == 1
+    assert int(states.pop()) >= done - 1
