@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/
 READY := $(VENV)/.ready
+BENCH := $(VENV)/bench/.ready
 PROJECT := {{cookiecutter.project_slug}}
 WHEEL := $(wildcard $(PROJECT)/vendor/*.whl)
 RUFF := $(RUN)ruff
-INSTALL := $(RUN)python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
+FROM := install --quiet --disable-pip-version-check -c requirements/constraints.txt
+INSTALL := $(RUN)python -m pip $(FROM)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint wheel bench docs picture clean
@@ -28,8 +30,8 @@ lint: $(READY) ## Check style, format and types of the template (a fresh project
 wheel: $(READY) ## Build the kit's wheel that projects carry, after a change of kit/
 	$(RUN)python scripts/wheel.py
 
-bench: $(READY) ## Measure what surviving costs, side by side; prints ratios
-	@for file in benchmarks/*.py; do $(RUN)python $$file || exit 1; done
+bench: $(BENCH) ## Measure what surviving costs, side by side; prints one table of ratios
+	@$(RUN)python benchmarks
 
 docs: $(READY) ## Write docs/reference.md from the code, services.md from services.yaml
 	$(RUN)python scripts/reference.py
@@ -48,6 +50,16 @@ clean: ## Remove .venv, ./demo and caches
 $(READY): $(VENV)/.demo requirements/dev.txt
 	@echo "Installing what the tests need into $(VENV) ..."
 	@begun=$$(date +%s); $(INSTALL) -r requirements/dev.txt && echo $$(($$(date +%s) - begun)) > $@
+
+# An environment in which the other frameworks lie beside all of the first, torch included, which none
+# of them can move: what a step of theirs costs is measured with the same bytes.
+$(BENCH): $(READY) requirements/bench.txt requirements/constraints.txt
+	@echo "Installing what is compared with into $(VENV)/bench ..."
+	@begun=$$(date +%s); $(RUN)python -m venv --clear $(VENV)/bench \
+	  && $(RUN)python -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+	    > $$(echo $(VENV)/bench/lib/python*/site-packages)/beside.pth \
+	  && $(VENV)/bench/bin/python -m pip $(FROM) -r requirements/bench.txt \
+	  && echo $$(($$(date +%s) - begun)) > $@
 
 $(VENV)/.demo: requirements/demo.txt requirements/constraints.txt $(PROJECT)/requirements.txt $(WHEEL)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -202,9 +202,15 @@ def _cell(is_markdown: bool, id: str, text: str) -> dict[str, Any]:
     return {"cell_type": "code", "id": id, "metadata": metadata, **code}
 
 
+@cache
+def _templates(environment: Environment, folder: Path) -> Environment:
+    """Look for templates in a folder; each is compiled once, which takes longer than rendering."""
+    return environment.overlay(loader=FileSystemLoader(folder))
+
+
 def _render(context: Context, path: Path, values: dict[str, Any]) -> str:
     """Render a file of the catalogue with the answers and some values."""
-    templates = context.environment.overlay(loader=FileSystemLoader(path.parent))
+    templates = _templates(context.environment, path.parent)
     try:
         text = templates.get_template(path.name).render({**context.get_all(), **values})
     except TemplateError as error:

@@ -1,55 +1,46 @@
 """What generation takes, against a plain template of the same files, and a fresh project's tests.
 
-    python benchmarks/generation.py [--rounds 9]
+    python benchmarks/generation.py [--rounds 15]
 
 The plain template holds what ours generates, byte for byte but for what Jinja would read, and asks
 as many questions; as the well-known templates do, it has two hooks, which do nothing. What is
-compared is the processor time of the whole command, Python's start included, in turn with the
-other's, because a busy machine alters that least.
+compared is the processor time of the whole command, Python's start included.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-TEMPLATE = Path(__file__).resolve().parents[1]
+from measure import Row, alone, interleaved, processor, ratio, seconds
+from ours import TEMPLATE, generated
+
+ROUNDS = 15
 SLUG = "{{cookiecutter.project_slug}}"
 RAW = (".py", ".whl")
-TARGET = 1.15
-TARGET_SECONDS = 20
 
 
-def main() -> None:
-    """Measure, and say whether the targets are met."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="timings of each kind")
-    rounds = parser.parse_args().rounds
+def rows(rounds: int) -> Iterator[Row]:
+    """Measure generation, and a fresh project's tests."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours = committed(folder / "ours")
-        plain = plain_template(folder / "plain", generated(ours, folder / "once"))
-        pairs = [(seconds(ours, folder), seconds(plain, folder)) for _ in range(rounds)]
-        ratio = statistics.median(own / other for own, other in pairs)
-        own, other = (statistics.median(times) for times in zip(*pairs, strict=True))
-        print(f"generation: {own:.2f} s, a plain template of the same files {other:.2f} s")
-        print(f"ratio {ratio:.2f}x <= {TARGET}x: {verdict(ratio <= TARGET)}")
-        fresh = from_nothing(ours, folder / "fresh")
-        print(f"from nothing to a fresh project's green tests: {fresh:.1f} s, ", end="")
-        print(f"target {TARGET_SECONDS} s: {verdict(fresh <= TARGET_SECONDS)}")
-
-
-def verdict(met: bool) -> str:
-    """Say whether a target is met."""
-    return "met" if met else "NOT MET"
+        template = committed(folder / "ours")
+        plain = plain_template(folder / "plain", generated(template, folder / "once"))
+        kinds = {
+            "ours": lambda: cost(template, folder),
+            "plain": lambda: cost(plain, folder),
+        }
+        times = interleaved("generation", kinds, rounds)
+        base = "a plain template of its files"
+        yield ratio("generating a project", base, times, ("ours", "plain"), 1.1)
+        fresh = from_nothing(template, folder / "fresh")
+        yield seconds("from nothing to a project's green tests", "", [fresh], 20)
 
 
 def committed(place: Path) -> Path:
@@ -79,21 +70,11 @@ def plain_template(place: Path, project: Path) -> Path:
     return place
 
 
-def generated(template: Path, place: Path) -> Path:
-    """Run cookiecutter as a user does, without its questions."""
-    options = ["--no-input", "--default-config", "--output-dir", str(place)]
-    command = [sys.executable, "-m", "cookiecutter", str(template), *options]
-    subprocess.run(command, check=True)
-    return next(place.iterdir())
-
-
-def seconds(template: Path, folder: Path) -> float:
+def cost(template: Path, folder: Path) -> float:
     """Take the processor time of one generation, its hooks included."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    generated(template, folder / "made")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = processor(lambda: generated(template, folder / "made"))
     shutil.rmtree(folder / "made")
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return took
 
 
 def from_nothing(template: Path, place: Path) -> float:
@@ -106,4 +87,4 @@ def from_nothing(template: Path, place: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    alone(__doc__, rows, ROUNDS)

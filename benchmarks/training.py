@@ -1,166 +1,160 @@
-"""What surviving costs: ratios of interleaved timings, as medians, printed as a table.
+"""What surviving costs a training: steps against a bare loop and other frameworks, and resuming.
 
-python benchmarks/training.py [--rounds 5]
+    python benchmarks/training.py [--rounds 7]
+
+The same model and data are trained by the loops in loops/: the project, a bare PyTorch loop,
+Lightning's Trainer, Lightning Fabric and Accelerate. But for the bare one they log loss and
+learning rate of each step, and write a checkpoint each second of their own time, five times as
+often as the project does by default. In each round each of them gets a new process, for two
+processes of the same program differ by up to a fifth, and the processes take turns of two epochs.
+A step's cost is the processor time of the loop's process, all that it does in the background
+included; what a user waits for, the clock, is shown beside, for a busy machine alters it most.
+
+Resuming is the processor time of a whole command that takes up a run, does one step and saves it.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import importlib
-import io
-import os
-import statistics
+import json
+import random
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from cookiecutter.main import cookiecutter
+import ours
+from measure import Row, alone, interleaved, processor, ratio, repeated, tell
 
-TEMPLATE = Path(__file__).resolve().parents[1]
-KIT = TEMPLATE / "kit" / "src"
-PACKAGE = "benchmarked"
-EPOCHS = 20
-NEVER = 1e9
-Times = dict[str, list[float]]
+ROUNDS = 7
+TURNS = 9  # in a round, of which the first, with the start, doesn't count
+EPOCHS = 2  # of a turn
+EVERY = 1.0  # seconds between checkpoints
+LATE = 20_000  # steps
+LOOPS = Path(__file__).parent / "loops"
+PYTHON = ours.TEMPLATE / ".venv" / "bench" / "bin" / "python"
+# The file of each kind of loop, and how often it writes checkpoints.
+KINDS = {
+    "bare": ("bare", 0.0),
+    "logging": ("project", 0.0),
+    "this project": ("project", EVERY),
+    "Lightning's Trainer": ("trainer", EVERY),
+    "Lightning Fabric": ("fabric", EVERY),
+    "Accelerate": ("accelerated", EVERY),
+}
+Seconds = dict[str, float]
 
 
-def main() -> None:
-    """Generate a project, time it and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="timings of each kind")
-    rounds = parser.parse_args().rounds
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the project's commands do
+def rows(rounds: int) -> Iterator[Row]:
+    """Measure steps and resuming in a generated project."""
+    if not PYTHON.exists():
+        sys.exit("The frameworks to compare with are not installed: make bench does it first.")
     with tempfile.TemporaryDirectory() as folder:
-        answers = {"project_slug": PACKAGE}
-        project = cookiecutter(
-            str(TEMPLATE), None, True, answers, output_dir=folder, default_config=True
+        answers = f"project_slug={ours.PACKAGE}"
+        project = ours.generated(ours.TEMPLATE, Path(folder, "made"), answers)
+        yield from steps(project, rounds)
+        yield from resuming(project, Path(folder, "storage"), min(rounds, 5))
+
+
+class Loop:
+    """A loop in a process of its own, which rests after each turn."""
+
+    def __init__(self, kind: str, project: Path, folder: Path) -> None:
+        program, every = KINDS[kind]
+        self.kind, self.log = kind, (folder / f"{kind}.log").open("w+")
+        kept = folder / kind
+        kept.mkdir()
+        options = {"--turns": TURNS, "--epochs": EPOCHS, "--every": every}
+        given = [str(text) for option in options.items() for text in option]
+        self.process = subprocess.Popen(
+            [PYTHON, LOOPS / f"{program}.py", ours.PACKAGE, kept, *given],
+            env=ours.environment(project) | {"GRADLAB_STORAGE": str(kept / "storage")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
         )
-        os.environ["GRADLAB_STORAGE"] = f"{folder}/storage"
-        sys.path[:0] = [f"{project}/src", str(KIT)]
-        loops = interleaved(
-            {
-                "bare": bare_loop,
-                "project": lambda: project_loop(NEVER),
-                "saving": lambda: project_loop(0),
-            },
-            rounds,
-        )
-        starts = resumption(Path(project), rounds)
-    print(f"{'':<48} ratio    target")
-    show("a step, against a bare PyTorch loop", loops, "project", "bare", 1.03)
-    show("a step with saves, against one without", loops, "saving", "project", 1.02)
-    show("resuming at step 5,000, against at step 10", starts, "late", "early", 1.05)
-    print(f"a bare step takes {1000 * statistics.median(loops['bare']):.2f} ms")
-    print(f"a resume takes {statistics.median(starts['late']):.2f} s from start to saved step")
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+        self.log.close()
+
+    def turn(self) -> Seconds:
+        """Let it do a turn; give the seconds that it took, by the clock and of the processor."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        if not (line := self.process.stdout.readline()):
+            self.log.seek(0)
+            sys.exit(f"The loop of {self.kind!r} has ended:\n{self.log.read()}")
+        report: Seconds = json.loads(line)
+        return report
 
 
-def show(name: str, times: Times, kind: str, base: str, target: float) -> None:
-    """Print a ratio: the median of the ratios of timings that were taken side by side."""
-    ratios = [time / other for time, other in zip(times[kind], times[base], strict=True)]
-    print(f"{name:<48} {statistics.median(ratios):.3f}x  <= {target}x")
+def one_round(project: Path) -> dict[str, Seconds]:
+    """Give what the turns of each kind of loop took together."""
+    total: dict[str, Seconds] = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        loops = {}
+        for kind in random.sample(list(KINDS), len(KINDS)):
+            loops[kind] = stack.enter_context(Loop(kind, project, Path(folder)))
+            loops[kind].turn()
+        for _ in range(TURNS - 1):
+            for kind, loop in loops.items():
+                took, before = loop.turn(), total.get(kind, {})
+                total[kind] = {what: took[what] + before.get(what, 0.0) for what in took}
+    return total
 
 
-def interleaved(kinds: dict[str, Callable[[], float]], rounds: int) -> Times:
-    """Time the kinds in turn, so that a busy moment of the machine hits all of them."""
-    for measure in kinds.values():
-        measure()  # once, to fill the caches
-    times: Times = {kind: [] for kind in kinds}
-    for _ in range(rounds):
-        for kind, measure in kinds.items():
-            times[kind].append(measure())
-    return times
-
-
-def project_loop(save_seconds: float) -> float:
-    """Time a step of the project's own training, in seconds."""
-    config = importlib.import_module(f"{PACKAGE}.config")
-    module = importlib.import_module(f"{PACKAGE}.train")
-    stamps: list[float] = []
-    step = module.Trainer._train_step
-
-    def timed(self: Any, inputs: Any, targets: Any) -> None:
-        stamps.append(time.perf_counter())
-        step(self, inputs, targets)
-
-    module.Trainer._train_step = timed
-    settings = {"epochs": EPOCHS, "evaluate_every": EPOCHS, "save_seconds": save_seconds}
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            module.train(config.TrainConfig(name="bench", fresh=True, **settings))
-    finally:
-        module.Trainer._train_step = step
-    return mean(stamps)
-
-
-def bare_loop() -> float:
-    """Time a step of what one would write without this project, in seconds."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # as the project does
-    config = importlib.import_module(f"{PACKAGE}.config").TrainConfig()
-    data = importlib.import_module(f"{PACKAGE}.data").datasets().train
-    network = importlib.import_module(f"{PACKAGE}.model").build(config.model)
-    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate)
-    total = EPOCHS * (len(data) // config.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
-    loader = torch.utils.data.DataLoader(
-        data,
-        config.batch_size,
-        # One sampler for all epochs, so that workers start once, as in the project.
-        sampler=torch.utils.data.RandomSampler(data, num_samples=total * config.batch_size),
-        num_workers=min(4, max(1, (os.cpu_count() or 2) - 1)),
+def steps(project: Path, rounds: int) -> Iterator[Row]:
+    """Compare the steps of all loops."""
+    found = repeated("steps", lambda: one_round(project), rounds)
+    cost, clock, workers = (
+        {kind: [each[what] for each in times] for kind, times in found.items()}
+        for what in ("loop", "wall", "workers")
     )
-    stamps: list[float] = []
-    for inputs, targets in loader:
-        stamps.append(time.perf_counter())
-        loss = cross_entropy(network(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-    return mean(stamps)
+    yield ratio("a step that is logged", "a bare loop's", cost, ("logging", "bare"), 1.03)
+    yield ratio("the same by the clock", "a bare loop's", clock, ("logging", "bare"))
+    yield ratio("loading for it, in the workers", "a bare loop's", workers, ("logging", "bare"))
+    with_checkpoints = ("this project", "logging")
+    yield ratio("a step with checkpoints", "without", cost, with_checkpoints, 1.02)
+    for kind in list(KINDS)[2:]:
+        yield ratio(f"{kind}: a step", "a bare loop's", cost, (kind, "bare"))
+        yield ratio(f"{kind}: the same by the clock", "a bare loop's", clock, (kind, "bare"))
 
 
-def mean(stamps: list[float]) -> float:
-    """Give the mean time between stamps, without the first steps, which fill caches."""
-    return (stamps[-1] - stamps[20]) / (len(stamps) - 21)
+def resuming(project: Path, storage: Path, rounds: int) -> Iterator[Row]:
+    """Compare resuming early and late in a run."""
+    small = ["--model.width", "4", "--batch-size", "8", "--epochs", "300", "--workers", "0"]
+    small += ["--evaluate-every", "300"]
+    environment = ours.environment(project) | {"GRADLAB_STORAGE": str(storage)}
 
-
-def resumption(project: Path, rounds: int) -> Times:
-    """Time a resume, from the process's start to its first new step saved, early and late."""
-    small = ["--model.width", "4", "--batch-size", "8", "--epochs", "100", "--workers", "0"]
-    small += ["--evaluate-every", "100"]
-
-    def run(name: str, minutes: float) -> float:
-        begun = time.perf_counter()
-        command = [sys.executable, "-m", PACKAGE, "train", "--name", name, *small]
-        environment = {**os.environ, "PYTHONPATH": f"src{os.pathsep}{KIT}"}
-        subprocess.run(
-            [*command, "--max-minutes", str(minutes)],
-            cwd=project,
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        return time.perf_counter() - begun
+    def run(name: str, minutes: float) -> None:
+        command = [sys.executable, "-m", ours.PACKAGE, "train", "--name", name, *small]
+        command += ["--max-minutes", str(minutes)]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
 
     run("early", 0)
-    while steps_of("late") < 5_000:
-        run("late", 0.1)
-    return interleaved({"early": lambda: run("early", 0), "late": lambda: run("late", 0)}, rounds)
+    while recorded(storage, "late") < LATE:
+        run("late", 0.2)
+        tell(f"resuming: the late run is at step {recorded(storage, 'late'):,}")
+    kinds = {
+        "early": lambda: processor(lambda: run("early", 0)),
+        "late": lambda: processor(lambda: run("late", 0)),
+    }
+    times = interleaved("resuming", kinds, rounds)
+    yield ratio(f"resuming at step {LATE:,}", "at step 1", times, ("late", "early"), 1.05)
 
 
-def steps_of(name: str) -> int:
+def recorded(storage: Path, name: str) -> int:
     """Count the recorded steps of a run."""
-    metrics = Path(os.environ["GRADLAB_STORAGE"], "runs", name, "metrics.jsonl")
+    metrics = storage / "runs" / name / "metrics.jsonl"
     return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
 if __name__ == "__main__":
-    main()
+    alone(__doc__, rows, ROUNDS)

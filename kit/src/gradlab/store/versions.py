@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import GradlabError
 from ..base.names import DATASET
+from ..base.retries import retry
 from . import sealed
 from .tree import Tree
 
@@ -72,21 +74,27 @@ class Version:
     @classmethod
     def load(cls, manifest: Path) -> Version:
         """Read a manifest; raises sealed.Damaged or .Unfinished where it isn't whole, OSError."""
-        data = sealed.load(manifest)
-        try:
-            version = cls._from_json(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise sealed.Damaged(f"it is no manifest: {error!r}") from None
-        if version.tree.digest != data["sha256"]:
-            raise sealed.Damaged("its checksum differs")
-        return version
+        return _read(retry(manifest.read_bytes))
 
     @classmethod
-    def _from_json(cls, data: dict[str, Any]) -> Version:
+    def from_json(cls, data: dict[str, Any]) -> Version:
+        """Read a version from plain data; raises KeyError, TypeError or others for other data."""
         name, id, tag, created, source = (
             data[key] for key in ("name", "version", "tag", "created", "source")
         )
         return cls(name, id, tag, created, source, Tree.from_json(data))
+
+
+@lru_cache(maxsize=16)  # a run looks at a manifest four times, which may list many thousand files
+def _read(text: bytes) -> Version:
+    data = sealed.from_bytes(text)
+    try:
+        version = Version.from_json(data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise sealed.Damaged(f"it is no manifest: {error!r}") from None
+    if version.tree.digest != data["sha256"]:
+        raise sealed.Damaged("its checksum differs")
+    return version
 
 
 def folder_of(name: str) -> str:

@@ -12,7 +12,7 @@ import re
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,12 @@ class Events:
             for data in self._data:
                 yield from _steps(data or b"")
 
-    def take_up(self, lines: list[Values]) -> None:
-        """Go on from the saved step: cut what came after it, make anew what is not whole."""
+    def take_up(self, lines: Callable[[], list[Values]]) -> None:
+        """Go on from the saved step: cut what came after it, make anew what is not whole.
+
+        `lines` gives what was recorded; it is not asked where the files are whole, for to read all
+        steps takes longer the more there are.
+        """
         whole = bool(self._files) and None not in self._data
         if not whole:
             self._files = []
@@ -74,7 +78,7 @@ class Events:
         self._data.clear()
         if not whole and self._step:
             self._step = 0
-            for line in lines:
+            for line in lines():
                 self.add(int(line["step"]), {k: v for k, v in line.items() if k != "step"})
 
     def add(self, step: int, values: Values) -> None:

@@ -46,7 +46,7 @@ class Record:
         data = data[:offset]
         if len(data) < offset or zlib.crc32(tail, zlib.crc32(data)) != checksum:
             data, tail = self._mend(data, tail, checksum)
-        self._events.take_up(parse(data + tail))
+        self._events.take_up(lambda: parse(data + tail))
         self._lines = Appender(self.path, len(data), tail, checksum)
         retry(self._lines.open, at=self.path)
         self._seal()
