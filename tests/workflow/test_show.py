@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gradlab.check.check import load
 from gradlab.check.show import to_mermaid, to_table
-from gradlab.spec.spec import parse, read
+from gradlab.spec.reader import read
+from gradlab.spec.spec import parse
 
 from .conftest import Project
 from .test_check import VALID

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gradlab.check.check import check
 from gradlab.spec import reader
-from gradlab.spec.spec import parse, read
+from gradlab.spec.reader import read
+from gradlab.spec.spec import parse
 
 from .conftest import Project
 

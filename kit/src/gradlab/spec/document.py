@@ -12,6 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..base.errors import GradlabError
 from ..base.terminal import printable
 
@@ -52,16 +54,6 @@ class SpecError(GradlabError):
         super().__init__(f"{place}: error [{problem.rule}] {problem.message}; {problem.advice}")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a value stands."""
-
-    mark: Mark  # of the key in a mapping, of the item in a list
-    start: int  # the value's first character in the text
-    end: int
-    written: str = ""  # a scalar as it stands in the file, less its quotes
-
-
 class Document:
     """A file's data (dict, list, str, int, float, bool, date, None) and where each part stands."""
 
@@ -69,7 +61,8 @@ class Document:
         self.path, self.text = path, text
         self.data: Any = None
         self.problems: list[Problem] = []  # those that did not keep the file from being read
-        self.places: dict[int, dict[str | int, Place]] = {}  # by the identity of list or mapping
+        # By the identity of a list or mapping: the nodes of each item, or of a key and its value.
+        self.nodes: dict[int, dict[str | int, tuple[yaml.Node, yaml.Node]]] = {}
         self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def at(self, offset: int) -> Mark:
@@ -79,37 +72,40 @@ class Document:
 
     def mark(self, *keys: str | int) -> Mark:
         """Give the place of `data[keys[0]][keys[1]]...`, or of its deepest ancestor there is."""
-        return self._place(keys)[0].mark
+        found = self._way(keys)
+        return self.at(found[-1][0].start_mark.index) if found else START
 
     def get(self, *keys: str | int) -> Any:
         """Give `data[keys[0]][keys[1]]...`, or None where there is none."""
         data = self.data
         for key in keys:
-            if key not in self.places.get(id(data), {}):
+            if key not in self.nodes.get(id(data), {}):
                 return None
             data = data[key]
         return data
 
     def written(self, *keys: str | int) -> str:
         """Give the scalar at `keys` as it stands in the file, or "" where there is none."""
-        place, whole = self._place(keys)
-        return place.written if whole else ""
+        found = self._way(keys)
+        whole = bool(found) and len(found) == len(keys)
+        return found[-1][1].value if whole and isinstance(found[-1][1], yaml.ScalarNode) else ""
 
     def find(self, pattern: re.Pattern[str], *keys: str | int) -> Mark:
         """Give the place of the first match in the value at `keys`, or else of that value's key."""
-        place, _ = self._place(keys)
-        match = pattern.search(self.text, place.start, place.end)
-        return self.at(match.start()) if match else place.mark
+        *_, (_, value) = self._way(keys)
+        match = pattern.search(self.text, value.start_mark.index, value.end_mark.index)
+        return self.at(match.start()) if match else self.mark(*keys)
 
-    def _place(self, keys: tuple[str | int, ...]) -> tuple[Place, bool]:
-        """Give the place of the deepest value on the way along `keys`, and if it is the last."""
-        place, data = Place(START, 0, len(self.text)), self.data
+    def _way(self, keys: tuple[str | int, ...]) -> list[tuple[yaml.Node, yaml.Node]]:
+        """Give the nodes of the values on the way along `keys`, as far as there are any."""
+        found, data = [], self.data
         for key in keys:
-            found = self.places.get(id(data), {}).get(key)
-            if found is None:
-                return place, False
-            place, data = found, data[key]
-        return place, True
+            nodes = self.nodes.get(id(data), {})
+            if key not in nodes:
+                break
+            found.append(nodes[key])
+            data = data[key]
+        return found
 
 
 def kind(value: object) -> str:

@@ -12,14 +12,14 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .document import START, Document, Mark, Place, Problem, SpecError, kind
+from .document import START, Document, Mark, Problem, SpecError, kind
 from .syntax import reword
 
 MAX_BYTES = 8_000_000
@@ -28,6 +28,7 @@ MAX_DEPTH = 100
 MAX_EXPANSION = 100_000  # values that aliases may stand for, all together
 MAX_NUMBER = 100  # characters; PyYAML takes quadratic time for a long number such as 1:00:00
 
+_Nodes = dict[Any, tuple[yaml.Node, yaml.Node]]
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
 _SCALARS = {_PREFIX + name for name in ("null", "bool", "int", "float", "str", "timestamp")}
@@ -50,7 +51,7 @@ _ON_BOOLEAN = (
 def read(path: Path) -> Document:
     """Read a workflow file; raises `SpecError` where it is no mapping in sound, plain YAML."""
     document = Document(path, _text(path))
-    _Builder(document).build()
+    document.data = _Reader(document).read()
     if not isinstance(document.data, dict):
         what = "is empty" if document.data is None else "holds no mapping at its top"
         advice = "a workflow is a mapping with the key `jobs`"
@@ -86,48 +87,49 @@ def _text(path: Path) -> str:
     return text
 
 
-@dataclass
-class _Frame:
-    """A list or mapping that is being read."""
+class _Reader:
+    """Makes data and nodes of YAML's events, in one pass.
 
-    data: Any
-    anchor: str | None
-    start: int
-    key: Any = None  # the key whose value comes next
-    mark: Mark = START  # and its place
-    places: dict[str | int, Place] = field(default_factory=dict)
-    merges: list[tuple[Any, int]] = field(default_factory=list)  # values of `<<`, where they stand
-    size: int = 1
-
-
-class _Builder:
-    """Fills a document from YAML's events: in one pass, and without recursion."""
+    It may call itself, for values lie at most `MAX_DEPTH` deep.
+    """
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.loader = _LOADER(document.text)
-        self.stack: list[_Frame] = []
-        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.events = self._events()
+        self.open: list[str | None] = []  # the anchors of the lists and mappings around
+        self.anchors: dict[str, Any] = {}
+        self.sizes: dict[int, int] = {}  # by the identity of a list or mapping: its values
         self.expansion = 0
-        self.documents = 0
 
-    def build(self) -> None:
+    def read(self) -> Any:
+        """Give the data of the file's only document."""
+        data, documents = None, 0
+        for event in self.events:
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents > 1:
+                message, advice = "a second YAML document begins here", "make it a file"
+                raise self.refuse(event, "syntax", message, advice)
+            if isinstance(event, yaml.NodeEvent):
+                data, _ = self.value(event)
+        return data
+
+    def _events(self) -> Iterator[Any]:
+        """Give YAML's events; raises `SpecError` where there is no sound YAML, or too much."""
         text, before = self.document.text, 0
-        for number, event in enumerate(self.events()):
-            start, end = event.start_mark.index, event.end_mark.index
-            if number > MAX_VALUES:
-                message = f"it holds more than {MAX_VALUES:,} values"
-                raise self.refuse(start, "unreadable", message, "make several workflows of it")
-            gap = text[before:start]
-            if "\t" in gap and "\t" in _COMMENT.sub("", gap):
-                self.report(before + gap.index("\t"), "tab-separator", *_TAB_SEPARATOR)
-            self.take(event, start, end)
-            before = end
-
-    def events(self) -> Iterator[Any]:
         try:
-            while self.loader.check_event():
-                yield self.loader.get_event()
+            for number in count():
+                if not self.loader.check_event():
+                    return
+                event = self.loader.get_event()
+                if number > MAX_VALUES:
+                    message = f"it holds more than {MAX_VALUES:,} values"
+                    raise self.refuse(event, "unreadable", message, "make several workflows of it")
+                gap = text[before : event.start_mark.index]
+                if "\t" in gap and "\t" in _COMMENT.sub("", gap):
+                    self.report(before + gap.index("\t"), "tab-separator", *_TAB_SEPARATOR)
+                yield event
+                before = event.end_mark.index
         except yaml.MarkedYAMLError as error:
             raise self.refuse(*reword(self.document, error)) from error
         except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" in PyYAML's own scanner
@@ -135,155 +137,151 @@ class _Builder:
         finally:
             self.loader.dispose()
 
-    def refuse(self, offset: int, rule: str, message: str, advice: str) -> SpecError:
-        return SpecError(
-            self.document.path, Problem(self.document.at(offset), rule, message, advice)
-        )
+    def refuse(self, place: Any, rule: str, message: str, advice: str) -> SpecError:
+        return SpecError(self.document.path, self._problem(place, rule, message, advice))
 
-    def report(self, offset: int, rule: str, message: str, advice: str) -> None:
-        self.document.problems.append(Problem(self.document.at(offset), rule, message, advice))
+    def report(self, place: Any, rule: str, message: str, advice: str) -> None:
+        self.document.problems.append(self._problem(place, rule, message, advice))
 
-    def take(self, event: Any, start: int, end: int) -> None:
-        match type(event):
-            case yaml.ScalarEvent:
-                self.scalar(event, start, end)
-            case yaml.AliasEvent:
-                self.alias(event.anchor, start, end)
-            case yaml.SequenceStartEvent:
-                self.open([], event, start)
-            case yaml.MappingStartEvent:
-                self.open({}, event, start)
-            case yaml.SequenceEndEvent | yaml.MappingEndEvent:
-                self.close(end)
-            case yaml.DocumentStartEvent:
-                self.documents += 1
-                if self.documents > 1:
-                    message, advice = "a second YAML document begins here", "make it a file"
-                    raise self.refuse(start, "syntax", message, advice)
+    def _problem(self, place: Any, rule: str, message: str, advice: str) -> Problem:
+        """Make a problem at an offset, or where an event or node begins."""
+        offset = place if isinstance(place, int) else place.start_mark.index
+        return Problem(self.document.at(offset), rule, message, advice)
 
-    def open(self, data: Any, event: Any, start: int) -> None:
-        if len(self.stack) == MAX_DEPTH:
+    def value(self, event: Any) -> tuple[Any, yaml.Node]:
+        """Give the value that an event begins, and its node."""
+        match event:
+            case yaml.AliasEvent():
+                return self.alias(event)
+            case yaml.ScalarEvent():
+                data, node = self.scalar(event)
+            case _:
+                data, node = self.collection(event)
+        if event.anchor:
+            self.anchors[event.anchor] = data
+        return data, node
+
+    def alias(self, event: Any) -> tuple[Any, yaml.Node]:
+        name = event.anchor
+        if name in self.open:
+            message = f"the alias `*{name}` stands inside of what it refers to"
+            raise self.refuse(event, "alias", message, "write the value out")
+        if name not in self.anchors:
+            message = f"the alias `*{name}` has no anchor `&{name}` before it"
+            raise self.refuse(event, "alias", message, f'quote it if it is text: "*{name}"')
+        data = self.anchors[name]
+        self.expand(self.sizes.get(id(data), 1), event)
+        return data, yaml.Node("", None, event.start_mark, event.end_mark)
+
+    def expand(self, size: int, place: Any) -> None:
+        self.expansion += size
+        if self.expansion > MAX_EXPANSION:
+            message = f"the aliases up to here stand for more than {MAX_EXPANSION:,} values"
+            raise self.refuse(place, "alias", message, "write the values out")
+
+    def scalar(self, event: Any) -> tuple[Any, yaml.Node]:
+        tag, written = event.tag, event.value
+        if tag in (None, "!"):
+            implicit = event.implicit if len(written) <= MAX_NUMBER else (False, True)
+            tag = self.loader.resolve(yaml.ScalarNode, written, implicit)
+        node = yaml.ScalarNode(tag, written, event.start_mark, event.end_mark)
+        if tag == _PREFIX + "merge":
+            return _MERGE, node
+        if tag == _PREFIX + "value":  # a bare `=`, which PyYAML resolves but can't construct
+            return written, node
+        if tag not in _SCALARS:
+            raise self.refuse(event, "tag", *_tag(tag))
+        return self.construct(node), node
+
+    def construct(self, node: yaml.ScalarNode) -> Any:
+        written, quoted = node.value, f'quote it: "{node.value}"'
+        try:
+            value = self.loader.construct_object(node)
+        except (ValueError, LookupError, ArithmeticError, yaml.YAMLError) as error:
+            name = node.tag.removeprefix(_PREFIX)
+            message = f"YAML takes `{written}` for {_KINDS.get(name, name)}, and it is none"
+            raise self.refuse(node, "syntax", message, quoted) from error
+        if isinstance(value, float) and not math.isfinite(value):
+            message = f"YAML takes `{written}` for a number, and JSON has none of the kind"
+            raise self.refuse(node, "syntax", message, quoted)
+        if isinstance(value, str) and _UNSAFE.search(value):
+            message = "the text holds a character that no program takes (NUL or half a pair)"
+            raise self.refuse(node, "syntax", message, "remove it")
+        return value
+
+    def collection(self, event: Any) -> tuple[Any, yaml.Node]:
+        if len(self.open) == MAX_DEPTH:
             message = f"this is nested deeper than {MAX_DEPTH} levels"
-            raise self.refuse(start, "syntax", message, "a workflow needs fewer than 10")
+            raise self.refuse(event, "syntax", message, "a workflow needs fewer than 10")
         if event.tag not in _COLLECTIONS:
-            raise self.refuse(start, "tag", *_tag(event.tag))
-        self.stack.append(_Frame(data, event.anchor, start))
+            raise self.refuse(event, "tag", *_tag(event.tag))
+        is_list = isinstance(event, yaml.SequenceStartEvent)
+        data: Any = [] if is_list else {}
+        nodes = self.document.nodes[id(data)] = {}
+        self.open.append(event.anchor)
+        end = self.items(data, nodes) if is_list else self.mapping(data, nodes)
+        self.open.pop()
+        values = data if is_list else data.values()
+        self.sizes[id(data)] = 1 + sum(self.sizes.get(id(value), 1) for value in values)
+        return data, yaml.Node("", None, event.start_mark, end)
 
-    def close(self, end: int) -> None:
-        frame = self.stack.pop()
-        for source, start in frame.merges:
-            self.merge(frame, source, start)
-        self.document.places[id(frame.data)] = frame.places
-        if frame.anchor:
-            self.anchors[frame.anchor] = (frame.data, frame.size)
-        self.add(frame.data, frame.size, frame.start, end)
+    def items(self, data: list[Any], nodes: _Nodes) -> Any:
+        """Fill a list, and give where it ends."""
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            value, node = self.value(event)
+            nodes[len(data)] = node, node
+            data.append("<<" if value is _MERGE else value)
+        return event.end_mark
 
-    def merge(self, frame: _Frame, value: Any, start: int) -> None:
+    def mapping(self, data: dict[str, Any], nodes: _Nodes) -> Any:
+        """Fill a mapping, and give where it ends."""
+        merges = []
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key, place = self.key(*self.value(event))
+            value, node = self.value(next(self.events))
+            if key is _MERGE:
+                merges.append((value, node))
+                continue
+            if key in nodes:
+                self.twice(key, place, self.document.at(nodes[key][0].start_mark.index).line)
+            data[key], nodes[key] = "<<" if value is _MERGE else value, (place, node)
+        for value, node in merges:
+            self.merge(data, nodes, value, node)
+        return event.end_mark
+
+    def key(self, key: Any, node: yaml.Node) -> tuple[Any, yaml.Node]:
+        """Give a mapping's key as text, and report one that YAML takes for something else."""
+        if isinstance(key, list | dict):
+            message = "a list or mapping can't be a key"
+            raise self.refuse(node, "syntax", message, "write a name; quote braces that are text")
+        if isinstance(key, str) or key is _MERGE:
+            return key, node
+        written = node.value or ""  # nothing where it is an alias
+        # As the client posts it; a date it can't post at all.
+        posted = None if isinstance(key, date) else json.dumps({key: 0}).split('"')[1]
+        if len(self.open) == 1 and written == "on":
+            self.report(node, "on-boolean", *_ON_BOOLEAN)
+        elif posted != written:
+            message = f"YAML 1.1 reads the key `{written}` as {kind(key)}"
+            self.report(node, "non-string-key", message, f'quote it: "{written}":')
+        return written, node
+
+    def twice(self, key: str, node: yaml.Node, line: int) -> None:
+        message = f"the key `{key}` stands here for a second time, after line {line}; "
+        advice = "keep one of them, with what both hold"
+        if key == "script":
+            advice = "write one `script: |-`, with each command on a line of its own below it"
+        self.report(node, "duplicate-key", message + "only the last one counts", advice)
+
+    def merge(self, data: dict[str, Any], nodes: _Nodes, value: Any, node: yaml.Node) -> None:
         """Bring in what `<<` refers to; what is there already stands."""
         for source in value if isinstance(value, list) else [value]:
             if not isinstance(source, dict):
                 message = "`<<` takes a mapping, or a list of mappings"
-                raise self.refuse(start, "alias", message, "refer to a mapping: `<<: *anchor`")
-            self.expand(len(source), start)
-            for key in [key for key in source if key not in frame.data]:
-                frame.data[key] = source[key]
-                frame.places[key] = self.document.places[id(source)][key]
-
-    def alias(self, name: str, start: int, end: int) -> None:
-        if any(frame.anchor == name for frame in self.stack):
-            message = f"the alias `*{name}` stands inside of what it refers to"
-            raise self.refuse(start, "alias", message, "write the value out")
-        if name not in self.anchors:
-            message = f"the alias `*{name}` has no anchor `&{name}` before it"
-            raise self.refuse(start, "alias", message, f'quote it if it is text: "*{name}"')
-        value, size = self.anchors[name]
-        self.expand(size, start)
-        self.add(value, size, start, end)
-
-    def expand(self, size: int, start: int) -> None:
-        self.expansion += size
-        if self.expansion > MAX_EXPANSION:
-            message = f"the aliases up to here stand for more than {MAX_EXPANSION:,} values"
-            raise self.refuse(start, "alias", message, "write the values out")
-
-    def scalar(self, event: Any, start: int, end: int) -> None:
-        tag = event.tag
-        if tag in (None, "!"):
-            implicit = event.implicit if len(event.value) <= MAX_NUMBER else (False, True)
-            tag = self.loader.resolve(yaml.ScalarNode, event.value, implicit)
-        value = self.value(tag, event.value, start)
-        if event.anchor:
-            self.anchors[event.anchor] = (value, 1)
-        self.add(value, 1, start, end, event.value)
-
-    def value(self, tag: str, written: str, start: int) -> Any:
-        if tag == _PREFIX + "merge":
-            return _MERGE
-        if tag == _PREFIX + "value":  # a bare `=`, which PyYAML resolves but can't construct
-            return written
-        if tag not in _SCALARS:
-            raise self.refuse(start, "tag", *_tag(tag))
-        try:
-            value = self.loader.construct_object(yaml.ScalarNode(tag, written))
-        except (ValueError, LookupError, ArithmeticError, yaml.YAMLError) as error:
-            name = tag.removeprefix(_PREFIX)
-            message = f"YAML takes `{written}` for {_KINDS.get(name, name)}, and it is none"
-            raise self.refuse(start, "syntax", message, f'quote it: "{written}"') from error
-        if isinstance(value, float) and not math.isfinite(value):
-            message = f"YAML takes `{written}` for a number, and JSON has none of the kind"
-            raise self.refuse(start, "syntax", message, f'quote it: "{written}"')
-        if isinstance(value, str) and _UNSAFE.search(value):
-            message = "the text holds a character that no program takes (NUL or half a pair)"
-            raise self.refuse(start, "syntax", message, "remove it")
-        return value
-
-    def add(self, value: Any, size: int, start: int, end: int, written: str = "") -> None:
-        """Put a value that is complete where it belongs."""
-        if not self.stack:
-            self.document.data = value
-            return
-        frame, mark = self.stack[-1], self.document.at(start)
-        if isinstance(frame.data, dict) and frame.key is None:
-            frame.key, frame.mark = self.key(value, written, start), mark
-            return
-        frame.size += size
-        value = "<<" if value is _MERGE else value
-        if isinstance(frame.data, list):
-            frame.places[len(frame.data)] = Place(mark, start, end, written)
-            frame.data.append(value)
-            return
-        if frame.key is _MERGE:
-            frame.merges.append((value, start))
-        else:
-            self.item(frame, value, Place(frame.mark, start, end, written))
-        frame.key = None
-
-    def item(self, frame: _Frame, value: Any, place: Place) -> None:
-        if first := frame.places.get(frame.key):
-            message = f"the key `{frame.key}` stands here for a second time, after line "
-            message += f"{first.mark.line}; only the last one counts"
-            advice = "keep one of them, with what both hold"
-            if frame.key == "script":
-                advice = "write one `script: |-`, with each command on a line of its own below it"
-            self.document.problems.append(Problem(place.mark, "duplicate-key", message, advice))
-        frame.data[frame.key] = value
-        frame.places[frame.key] = place
-
-    def key(self, value: Any, written: str, start: int) -> Any:
-        """Give a mapping's key as text, and report one that YAML takes for something else."""
-        if isinstance(value, list | dict):
-            message = "a list or mapping can't be a key"
-            raise self.refuse(start, "syntax", message, "write a name; quote braces that are text")
-        if isinstance(value, str) or value is _MERGE:
-            return value
-        # As the client posts it; a date it can't post at all.
-        posted = None if isinstance(value, date) else json.dumps({value: 0}).split('"')[1]
-        if len(self.stack) == 1 and written == "on":
-            self.report(start, "on-boolean", *_ON_BOOLEAN)
-        elif posted != written:
-            message = f"YAML 1.1 reads the key `{written}` as {kind(value)}"
-            self.report(start, "non-string-key", message, f'quote it: "{written}":')
-        return written
+                raise self.refuse(node, "alias", message, "refer to a mapping: `<<: *anchor`")
+            self.expand(len(source), node)
+            for key in [key for key in source if key not in data]:
+                data[key], nodes[key] = source[key], self.document.nodes[id(source)][key]
 
 
 def _tag(tag: str) -> tuple[str, str]:

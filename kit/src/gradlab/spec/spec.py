@@ -13,24 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import GradlabError
-from .document import Document, Mark, Problem, SpecError
-from .reader import read
-
-__all__ = [
-    "FOLDER",
-    "Document",
-    "Job",
-    "Mark",
-    "Port",
-    "Problem",
-    "Spec",
-    "SpecError",
-    "find",
-    "parse",
-    "read",
-    "source",
-    "workflow_files",
-]
+from .document import Document, Mark
 
 FOLDER = Path(".gradient", "workflows")
 _SOURCE = re.compile(r"(workflow)\.inputs\.(.+)|(.+)\.outputs\.(.+)", re.DOTALL)
@@ -76,6 +59,11 @@ class Spec:
     jobs: dict[str, Job]
     on: dict[str, Any] | None
     context: dict[str, Any]
+
+    @property
+    def pushed(self) -> bool:
+        """Tell whether a push runs the workflow."""
+        return bool(self.on and self.on.get("github"))
 
 
 def parse(document: Document) -> Spec:

@@ -14,58 +14,39 @@ import yaml
 
 from .document import Document
 
-_SYNTAX = (  # what libyaml or PyYAML says, whether it is the beginning that matters, our words
-    (
-        "mapping values are not allowed",
-        False,
+_SYNTAX = {  # what libyaml or PyYAML says: our words
+    "mapping values are not allowed": (
         "a `:` followed by a space makes this a mapping, which can't stand here",
         'quote a text that holds ": "; put a nested key on a line of its own',
     ),
-    (
-        "unexpected end of stream",
-        True,
-        "a quote opens here and is never closed",
-        "close it",
-    ),
-    (
-        "',' or",
-        True,
+    "unexpected end of stream": ("a quote opens here and is never closed", "close it"),
+    "',' or": (
         "a bracket opens here and is never closed, or a comma is missing in it",
         "close it, or quote a text that begins with a bracket",
     ),
-    (
-        "cannot start any token",
-        False,
-        "a value can't begin with {char!r}",
-        "quote the value",
-    ),
-    (
-        "expected alphabetic or numeric character",
-        True,
+    "cannot start any token": ("a value can't begin with {char!r}", "quote the value"),
+    "expected alphabetic or numeric character": (
         "{char!r} begins an alias or anchor, and no name follows",
         "quote the value if it is text",
     ),
-    (
-        "expected ':'",
-        True,
+    "expected ':'": (
         "this line is neither `key: value` nor a part of the value above",
         "add the colon, or indent it deeper than its key",
     ),
-    (
-        "entries are not allowed",
-        False,
+    "entries are not allowed": (
         "a list can't begin here",
         "write each `- item` on a line of its own, below its key",
     ),
-    (
-        "expected",
-        False,
+    "expected": (
         "this line does not fit the lines above it",
         "indent what belongs together alike; quote a text with quotes, colons or brackets in it",
     ),
+}
+# Of these it matters where the mistake begins, not where the parser gives up.
+_BEGINNING = (
+    *("unexpected end of stream", "',' or"),
+    *("expected alphabetic or numeric character", "expected ':'"),
 )
-
-
 _ITEM = r"( *(?:- +)*)"
 _KEY = re.compile(_ITEM + r"""(?:[\w.@/-]+|"[^"]*"|'[^']*') *:(?= |$)""")
 _VALUE = re.compile(_ITEM + r"([\w.-]+): +([^#\s|>&*!\[{].*)")
@@ -89,9 +70,9 @@ def reword(document: Document, error: yaml.MarkedYAMLError) -> tuple[int, str, s
     lines = _lines_to(document.text, offset)
     if found := _cut_text(document.text, lines) or _too_deep(lines) or _no_space(lines):
         return found[0], "syntax", *found[1:]
-    for words, at_beginning, message, advice in _SYNTAX:
+    for words, (message, advice) in _SYNTAX.items():
         if words in (error.problem or ""):
-            if at_beginning and error.context_mark:
+            if words in _BEGINNING and error.context_mark:
                 offset = error.context_mark.index
             char = document.text[offset : offset + 1]
             return offset, "syntax", message.format(char=char), advice

@@ -18,7 +18,8 @@ import yaml
 from ...base.errors import GradlabError, note
 from ...check import check
 from ...services import session
-from ...spec import spec as specs
+from ...spec.reader import read
+from ...spec.spec import find
 from . import push
 from .service import Failure, Service, Thing, connect
 from .steps import Outcome, Steps
@@ -38,7 +39,7 @@ def submit_command(
         project: Name or id of the project there; the name is this project's unless given.
     """
     root = session.project_root()
-    path = specs.find(name, root)
+    path = find(name, root)
     check.load(path)
     spec = _spec(path, root, ref)
     wanted = project or session.project_name(root)
@@ -54,7 +55,7 @@ def submit_command(
 
 def _spec(path: Path, root: Path, ref: str | None) -> dict[str, Any]:
     """Give what a file says, with what a push would have filled in."""
-    document = specs.read(path)
+    document = read(path)
     data: dict[str, Any] = dict(document.data)
     if ref is None and _EVENT not in document.text:
         return data
