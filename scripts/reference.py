@@ -91,8 +91,8 @@ def _commands() -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    for rule, (severity, text) in RULES.items():
-        yield f"| `{rule}` | {severity} | {text} |"
+    for name, rule in RULES.items():
+        yield f"| `{name}` | {rule.severity} | {rule.text} |"
 
 
 if __name__ == "__main__":

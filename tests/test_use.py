@@ -275,7 +275,7 @@ def test_a_command_loads_no_library_that_it_does_not_need(project: Path) -> None
     loaded = set(
         re.findall(r"\| +(\S+)$", lab.call(project, *command, PYTHONPATH=kit.paths()), re.M)
     )
-    assert {"gradlab.check.structure", "jsonschema"} <= loaded
+    assert {"gradlab.check.rules.structure", "jsonschema"} <= loaded
     assert not loaded & {
         "numpy",
         "matplotlib",

@@ -15,7 +15,10 @@ from jsonschema import Draft7Validator
 
 from gradlab.base.errors import GradlabError
 from gradlab.check.check import RULES, check, load
-from gradlab.spec.spec import SpecError, find, parse, read
+from gradlab.check.registry import rule
+from gradlab.spec.document import SpecError
+from gradlab.spec.reader import read
+from gradlab.spec.spec import find, parse
 
 from ..kit import KIT
 from .conftest import Project
@@ -61,6 +64,13 @@ def test_every_rule_has_a_file_that_breaks_it() -> None:
     assert {path.stem for path in BROKEN.glob("*.yaml")} == set(RULES) - IN_A_REPOSITORY
 
 
+def test_no_two_rules_have_the_same_id() -> None:
+    before = dict(RULES)
+    with pytest.raises(ValueError, match="two rules 'cycle'"):
+        rule("cycle", "warning", "again")(lambda spec, document: iter(()))
+    assert before == RULES
+
+
 @pytest.mark.parametrize("rule", sorted(RULES.keys() - IN_A_REPOSITORY))
 def test_a_broken_file_gets_exactly_these_messages(
     rule: str, monkeypatch: pytest.MonkeyPatch
@@ -71,7 +81,7 @@ def test_a_broken_file_gets_exactly_these_messages(
     assert [str(each) for each in found] == [
         line for line in lines if line.startswith(f"{rule}.yaml:")
     ]
-    assert {each.severity for each in found if each.rule == rule} == {RULES[rule][0]}
+    assert {each.severity for each in found if each.rule == rule} == {RULES[rule].severity}
 
 
 @pytest.mark.parametrize("path", sorted(VALID.glob("*.yaml")), ids=lambda path: path.stem)
@@ -170,6 +180,25 @@ def test_a_merge_key_keeps_the_places_of_what_it_brings_in(tmp_path: Path) -> No
     assert places == [
         (4, 34, f"`with.args[0]` of job `one` {reads}"),
         (4, 34, f"`with.args[0]` of job `two` {reads}"),
+    ]
+
+
+def test_an_alias_is_pointed_at_where_it_stands_not_where_its_value_does(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        "jobs:\n"
+        "  one: {uses: container@v1, with: {image: bash:5, args: [&word yes]}}\n"
+        "  two:\n"
+        "    uses: container@v1\n"
+        "    with: {image: bash:5, args: [echo, *word]}\n"
+    )
+    assert [(each.line, each.column, each.message) for each in check(path)] == [
+        (
+            2,
+            58,
+            "`with.args[0]` of job `one` must be text, but YAML reads `yes` as the boolean true",
+        ),
+        (5, 40, "`with.args[1]` of job `two` must be text, but it is the boolean true"),
     ]
 
 

@@ -6,19 +6,19 @@ works on the service is never an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import tyro
 
 from ..base.errors import GradlabError
-from ..base.names import WORKFLOW
 from ..services import session
-from ..spec.document import START, Document, Problem, SpecError
+from ..spec.document import SpecError
 from ..spec.reader import read
 from ..spec.spec import FOLDER, Spec, parse, workflow_files
-from . import exposed, origins, rules, shell, structure, texts
-from .findings import RULES, Finding, Format, finding, render
+from .findings import Finding, Format, finding, render
+from .registry import RULES, apply
+from .rules.structure import structure
 
 __all__ = ["RULES", "Finding", "check", "check_command", "load"]
 
@@ -43,22 +43,8 @@ def _examine(path: Path) -> tuple[list[Finding], Spec | None]:
     except SpecError as error:
         return [finding(path, error.problem)], None
     spec = parse(document)
-    found = {finding(path, problem) for problem in _problems(spec, document)}
-    return sorted(found), spec
-
-
-def _problems(spec: Spec, document: Document) -> Iterator[Problem]:
-    yield from document.problems
-    if not WORKFLOW.takes(document.path.stem):
-        name = document.path.stem
-        yield Problem(START, "name", f"`{name}` can't be {WORKFLOW.what}", WORKFLOW.near(name))
-    yield from structure.structure(document)
-    yield from rules.meaning(spec, document)
-    yield from origins.origins(spec, document)
-    yield from shell.scripts(spec, document)
-    yield from texts.paths(spec, document)
-    yield from texts.secrets(spec, document)
-    yield from exposed.exposed(spec, document)
+    problems = chain(document.problems, structure(document), apply(spec, document))
+    return sorted({finding(path, problem) for problem in problems}), spec
 
 
 def check_command(

@@ -1,4 +1,4 @@
-"""Credentials that stand in a workflow file in clear, under whatever name.
+"""Rules on secrets: credentials in clear, under whatever name, and `secret:` without effect.
 
 Promises: a value is never shown. An error is what a name or a form makes certain; what only looks
 like a key is a warning.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 
-from ..spec.document import Document, Mark, Problem
-from ..spec.spec import Spec
-from .shell import Keys, all_texts
-from .structure import where
+from ...spec.credentials import name_of
+from ...spec.document import Document, Mark
+from ...spec.spec import Spec
+from ..registry import Found, rule
+from ..shell import Keys, all_texts
+from ..words import where
 
 _PARAMETERS = ("password", "secret-access-key")
 _NAME = re.compile(  # of a variable that holds a secret
@@ -70,40 +72,43 @@ _NOT_A_KEY = re.compile(  # of a variable whose value looks like a key by nature
     re.IGNORECASE,
 )
 _LONG = re.compile(r"[A-Za-z0-9+/_=.~-]{20,}")
+_MENTION = re.compile(r"(?<![\w.-])secret:[A-Za-z][\w-]+")
+_SECRET = re.compile(r"(?<![\w.-])secret:(?=\S)|^secret:")
+_MISSPELLED = re.compile(r"\s*(?:secrets:|S(?i:ecrets?):|secrets?\.(?=[A-Z]))([\w.-]+)\s*")
+_BEGIN = re.compile(r"\A\s*secret:")
 _MOST = 1000  # assignments of one text that are looked at
+_STORE = "store a new one as a secret, and give it as `secret:NAME` in `env`"
 
 
-def exposed(spec: Spec, document: Document) -> Iterator[Problem]:
-    """Give the credentials that stand in the file."""
+@rule("secret-in-clear", "error", "a password, token or key stands in the file")
+def secret_in_clear(spec: Spec, document: Document) -> Found:
     for keys, text in all_texts(document.data, ()):
-        name, parent = str(keys[-1]), str(keys[-2]) if len(keys) > 1 else ""
-        if _in_clear(name, text, parent):
-            secret = re.sub(r"\W", "_", name).upper()
+        if _in_clear(keys, text):
+            secret = re.sub(r"\W", "_", str(keys[-1])).upper()
             advice = f"store it as a secret of the service, and write `secret:{secret}`"
-            message = f"{where(keys)} holds a secret in clear"
-            yield Problem(document.mark(*keys), "secret-in-clear", message, advice)
-        elif (_TOKEN.search(text) and name != "access-key") or _certain(text):
-            yield _found(document, keys, _place(document, keys, text), "secret-in-clear")
-        elif (parent == "env" and _looks(name, text)) or _likely(text):
-            yield _found(document, keys, _place(document, keys, text), "possible-secret")
+            yield document.mark(*keys), f"{where(keys)} holds a secret in clear", advice
+        elif _certain(keys, text):
+            message = f"{where(keys)} holds a token, key or password in clear"
+            yield _place(document, keys, text), message, f"revoke it, {_STORE}"
 
 
-def _found(document: Document, keys: Keys, mark: Mark, rule: str) -> Problem:
-    if rule == "secret-in-clear":
-        message = f"{where(keys)} holds a token, key or password in clear"
-        advice = "revoke it, store a new one as a secret, and give it as `secret:NAME` in `env`"
-    else:
-        message = f"{where(keys)} holds what looks like a key or password in clear"
-        advice = "if it is one, revoke it, store a new one as a secret, and give it as "
-        advice += "`secret:NAME` in `env`"
-    return Problem(mark, rule, message, advice)
+@rule("possible-secret", "warning", "a value looks like a password, token or key")
+def possible_secret(spec: Spec, document: Document) -> Found:
+    for keys, text in all_texts(document.data, ()):
+        likely = (keys[-2:-1] == ("env",) and _looks(str(keys[-1]), text)) or _likely(text)
+        if likely and not (_in_clear(keys, text) or _certain(keys, text)):
+            message = f"{where(keys)} holds what looks like a key or password in clear"
+            yield _place(document, keys, text), message, f"if it is one, revoke it, {_STORE}"
 
 
-def _in_clear(name: str, text: str, parent: str) -> bool:
+def _in_clear(keys: Keys, text: str) -> bool:
     """Tell whether a variable or parameter that is for a secret holds one."""
-    if parent == "with" and name in _PARAMETERS:
-        return not text.startswith(("secret:", "workflow.inputs."))
-    return parent == "env" and _is_secret(name, text)
+    match keys:
+        case (*_, "with", name) if name in _PARAMETERS:
+            return not text.startswith(("secret:", "workflow.inputs."))
+        case (*_, "env", name):
+            return _is_secret(str(name), text)
+    return False
 
 
 def _is_secret(name: str, value: str) -> bool:
@@ -115,14 +120,12 @@ def _is_secret(name: str, value: str) -> bool:
     return not _WEAK_NAME.search(word) or bool(mixed) or _is_random(value)
 
 
-def _certain(text: str) -> bool:
-    """Tell whether a script names a secret and gives its value, or hands it to a login."""
-    given = islice((*_ASSIGNED.finditer(text), *_OPTION.finditer(text)), _MOST)
-    if any(
-        _is_literal(value := _value(each)) and _is_secret(each["name"], value) for each in given
-    ):
+def _certain(keys: Keys, text: str) -> bool:
+    """Tell whether a text holds a token, gives a secret its value, or hands it to a login."""
+    if _TOKEN.search(text) and keys[-1] != "access-key":
         return True
-    return any(map(_is_said, _SAID.finditer(text)))
+    given = islice((*_ASSIGNED.finditer(text), *_OPTION.finditer(text)), _MOST)
+    return any(map(_names_secret, given)) or any(map(_is_said, _SAID.finditer(text)))
 
 
 def _is_said(found: re.Match[str]) -> bool:
@@ -183,3 +186,35 @@ def _place(document: Document, keys: Keys, text: str) -> Mark:
             if is_one(found):
                 return document.find(re.compile(re.escape(found[0].strip())), *keys)
     return document.mark(*keys)
+
+
+@rule("secret-not-whole", "error", "`secret:NAME` is a part of a value, without effect")
+def secret_not_whole(spec: Spec, document: Document) -> Found:
+    for keys, text in all_texts(document.data, ()):
+        for_secret = keys[-2:-1] == ("env",) or keys[-1] in _PARAMETERS
+        if found := _MISSPELLED.fullmatch(text) if for_secret else None:
+            message = f"{where(keys)} is written like a secret, and nothing replaces it"
+            yield document.mark(*keys), message, f"write `secret:{found[1]}`"
+        pattern = _SECRET if for_secret else _MENTION
+        pattern = pattern if pattern.search(text) else _BEGIN
+        if pattern.search(text) and not (name_of(text) and _is_replaced(keys)):
+            yield document.find(pattern, *keys), *_no_effect(keys, text)
+
+
+def _is_replaced(keys: Keys) -> bool:
+    """Tell whether the service puts a secret in the place of `secret:NAME` here."""
+    match keys:
+        case ("defaults", "env", _) | ("jobs", _, "env" | "with", _):
+            return True
+    return False
+
+
+def _no_effect(keys: Keys, text: str) -> tuple[str, str]:
+    message = f"`secret:` has no effect in {where(keys)}"
+    advice = "give the secret a variable of its own in `env`, and use that: $NAME"
+    if name_of(text):
+        return f"{message}, where no secret is filled in", advice
+    if _BEGIN.search(text) and _is_replaced(keys) and "\n" not in text.strip():
+        advice = "write `secret:NAME` and nothing else, NAME of letters, digits, `_`, `.` and `-`"
+        return f"{message}, for that is no secret's name", advice
+    return f"{message}, for it is not the whole value", advice
