@@ -93,6 +93,19 @@ class Lab:
     def folder(self, name: str = "default") -> Path:
         return self.storage / "runs" / name
 
+    def on_slow_storage(self) -> None:
+        """Let the storage be a slow mount, with the machine's own disk beside it."""
+        self.env |= {"GRADLAB_STORAGE_SLOW": "1", "GRADLAB_SCRATCH": str(self.disk)}
+
+    @property
+    def disk(self) -> Path:
+        return self.storage.with_name("scratch")
+
+    def work(self, name: str = "default") -> Path:
+        """Give the folder in which a run is written."""
+        found = self.disk.glob(f"*/runs/{name}")
+        return next(found, self.folder(name))
+
     def start(self, *arguments: str) -> Any:
         """Start a Python module of the project in a process group of its own."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
@@ -140,7 +153,7 @@ class Lab:
     def recorded(self, name: str = "default") -> int:
         """Count the steps in metrics.jsonl, which may be half written."""
         try:
-            return (self.folder(name) / "metrics.jsonl").read_bytes().count(b"\n")
+            return (self.work(name) / "metrics.jsonl").read_bytes().count(b"\n")
         except FileNotFoundError:
             return 0
 

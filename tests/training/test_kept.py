@@ -63,11 +63,6 @@ class Tiny(Lab):
     def results(self) -> dict[str, bytes]:
         return {name: (self.folder() / name).read_bytes() for name in RESULTS}
 
-    def on_slow_storage(self) -> Tiny:
-        scratch = str(self.storage.parent / "scratch")
-        self.env = {"GRADLAB_STORAGE_SLOW": "1", "GRADLAB_SCRATCH": scratch}
-        return self
-
     def copied_from(self, other: Tiny) -> Tiny:
         """Take over the state of another lab, in the place of this one's."""
         for name in ("storage", "scratch"):
