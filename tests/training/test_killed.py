@@ -120,11 +120,8 @@ def on_an_epochs_last_batch(lab: Counted, moment: random.Random) -> Callable[[],
 def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(
     counted: Counted, counted_whole: Counted
 ) -> None:
-    lab, whole, moment = (
-        counted,
-        counted_whole,
-        random.Random(counted.env.get("GRADLAB_STORAGE_SLOW")),
-    )
+    lab, whole = counted, counted_whole
+    moment = random.Random(lab.env.get("GRADLAB_STORAGE_SLOW", "0"))
     kinds = [at_random, during_a_save, on_an_epochs_last_batch, at_the_start] * KILLS
     for kind in kinds[:KILLS]:
         reached = kind(lab, moment)
