@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .kit import KIT, TEMPLATE
+from .kit import KIT, TEMPLATE, paths
 
 TOP = KIT / "gradlab"
 # What a room imports of the kit, beside itself: the rooms that its arrows come from.
@@ -73,11 +76,41 @@ def test_a_room_imports_only_what_its_arrows_allow(room: str) -> None:
     assert {name: rooms for name, rooms in found.items() if rooms} == excepted
 
 
-def test_only_training_knows_a_framework() -> None:
-    for room, path in modules():
-        if room != "train":
-            known = {name.split(".")[0] for name in imported(path)} & FRAMEWORKS
-            assert not known, f"{path.relative_to(TOP)} imports {', '.join(known)}"
+def test_a_framework_is_imported_by_the_module_of_its_name_in_training_alone() -> None:
+    # Also as a part of another library, such as safetensors.torch.
+    for _, path in modules():
+        others = {name for name in imported(path) if not name.startswith("gradlab.")}
+        known = {part for name in others for part in name.split(".")} & FRAMEWORKS
+        own = {path.stem} if path.parent == TOP / "train" else set()
+        assert known <= own, f"{path.relative_to(TOP)} imports {', '.join(known)}"
+
+
+NO_FRAMEWORK = """
+import sys
+import numpy as np
+from gradlab.train import checkpoint, examples, keyed, loader, runs, values
+class Data:
+    def __len__(self):
+        return 40
+    def __getitem__(self, index):
+        return {"x": np.random.normal(size=(2, 3)), "y": (index, "text")}
+def draw(workers):
+    batches = keyed.Batches(40, 8, 0, 0, 10)
+    with loader.Loader(keyed.KeyedDataset(Data(), 0), "training", batches, workers) as batches:
+        return [batch["x"].tobytes() + batch["y"][0].tobytes() for batch in batches]
+assert draw(0) == draw(2)
+assert examples.look({"training": Data()}, 0, 1)["training"]["examples"].shape == (40, 4)
+packed, data, _ = values.Snapshots().take({"a": np.eye(2), "b": (1, None)})
+assert (values.restored(packed, data)["a"] == np.eye(2)).all()
+print(sorted(sys.modules.keys() & {"torch", "jax", "tensorflow", "keras"}))
+"""
+
+
+def test_all_of_training_but_a_frameworks_own_module_works_without_loading_one() -> None:
+    command = [sys.executable, "-c", NO_FRAMEWORK]
+    env = {**os.environ, "PYTHONPATH": paths()}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def test_the_page_draws_the_arrows_that_are_kept() -> None:

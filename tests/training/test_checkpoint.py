@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import safetensors
 import torch
 
 from gradlab.base.errors import GradlabError
-from gradlab.train import checkpoint, runs, values
+from gradlab.train import checkpoint, runs
 from gradlab.train.checkpoint import Store
+from gradlab.train.torch import FRAMEWORK, TENSORS
 
 from ..lab import Lab
 from .test_weights import VALUES, equal
@@ -85,7 +87,7 @@ def test_too_little_memory_for_a_save_is_told_and_training_goes_on(
     def fail(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(values, "_copied", fail)
+    monkeypatch.setitem(FRAMEWORK.arrays, "taken", replace(TENSORS, copied=fail))
     store.save(2, lambda: {"nested": [STATE]}, lambda: None, lambda: None)
     store.wait()
     assert "Step 2 could not be saved" in capsys.readouterr().err
@@ -99,7 +101,8 @@ def test_the_best_model_is_written_with_the_save_after_one_that_failed(
     run = runs.open_run("project", "name", {}, False, 0)
     run.write_later("best.safetensors", lambda: b"best")
     with monkeypatch.context() as patch:
-        patch.setattr(values, "_copied", lambda *_: torch.empty(1 << 60))
+        huge = replace(TENSORS, copied=lambda *_: torch.empty(1 << 60))
+        patch.setitem(FRAMEWORK.arrays, "taken", huge)
         run.save(1, STATE)
         assert run.wait() == 0
     run.save(2, STATE)
@@ -179,6 +182,9 @@ def test_training_waits_less_than_a_third_of_what_torch_save_takes(
 def test_a_run_of_version_0_1_goes_on_from_its_save(interrupted: Lab, whole: Lab) -> None:
     newest = interrupted.saves()[-1]
     state = Store(newest.parent).load()
+    assert state
+    for seen in state["data"].values():
+        seen["examples"] = torch.from_numpy(seen["examples"])
     buffer = io.BytesIO()
     torch.save(state, buffer)
     for path in interrupted.saves():

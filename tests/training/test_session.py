@@ -14,6 +14,7 @@ from gradlab.services import machine, session
 from gradlab.services.mounts import filesystem
 from gradlab.services.table import here
 from gradlab.train import devices
+from gradlab.train.torch import World
 
 from ..lab import Lab
 
@@ -150,7 +151,7 @@ def test_no_two_storages_or_projects_share_scratch_space(
 def test_a_gpu_is_matched_with_what_torch_was_built_for(
     arch: str, gpu: tuple[int, int], runs: bool
 ) -> None:
-    assert devices._runs(arch, *gpu) is runs
+    assert devices.runs_code(arch, *gpu) is runs
 
 
 def test_the_doctor_shows_a_healthy_machine_and_exits_with_zero(lab: Lab) -> None:
@@ -180,7 +181,7 @@ def test_the_doctor_warns_when_the_session_is_nearly_over(lab: Lab) -> None:
     assert "will have to carry on in the next session" in lab.run("gradlab", "doctor")
 
 
-@pytest.mark.parametrize("function", [devices.place, devices.World.share])
+@pytest.mark.parametrize("function", [World.place, World.share])
 def test_what_is_handed_back_keeps_its_type(function: Callable[..., object]) -> None:
     # Else a model's own methods are unknown to mypy.
     types = list(get_type_hints(function).values())

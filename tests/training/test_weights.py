@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gradlab.base.errors import GradlabError
-from gradlab.train.weights import load_weights, prove, weights
+from gradlab.train.torch import load_weights, prove, weights
 
 from ..lab import Lab
 

@@ -65,14 +65,14 @@ def _facts(gpu: bool) -> Iterator[Fact]:
 
 def _device(gpu: bool) -> Fact:
     try:
-        from .train import devices
+        from .train import torch
     except ImportError as error:
         advice = "install the project: python -m pip install -r requirements.txt"
         return Fact("device", f"unknown: {error}", advice, fatal=True)
-    problem = devices.gpu_problem()
+    problem = torch.gpu_problem()
     if problem is None:
-        return Fact("device", devices.gpu_name())
-    if devices.choose("auto").type == "mps":
+        return Fact("device", torch.gpu_name())
+    if torch.choose("auto").type == "mps":
         return Fact("device", "Apple GPU")
     value = f"CPU, {machine.cpus()} core(s): {problem}"
     if "not built for" in problem:

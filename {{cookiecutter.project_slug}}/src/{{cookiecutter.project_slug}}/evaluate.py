@@ -9,16 +9,16 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors.torch import load
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
 from gradlab.base.errors import only_observing
 from gradlab.base.files import prepare, write_result
-from gradlab.train import devices, keyed, places, runs, weightfile
+from gradlab.train import keyed, places, runs, weightfile
 from gradlab.train.curves import confusion_matrix
-from gradlab.train.loader import Loader
-from gradlab.train.weights import load_weights
+from gradlab.train.torch import autocast, join, load_weights, loader
 
 from .config import EvaluateConfig, ModelConfig
 from .data import LABELS, datasets
@@ -31,7 +31,7 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 def evaluate(config: EvaluateConfig) -> int:
     """Write accuracy and confusion matrix of the best model as JSON and PNG."""
-    device = devices.join(config.device).device
+    device = join(config.device).device
     source, network = load_best(config.name, config.accept_changes)
     loss, counts = judge(network.to(device), datasets().test, device)
     output = prepare(config.output or places.kept(PROJECT, config.name))
@@ -60,7 +60,7 @@ def load_best(name: str, accept: bool = False) -> tuple[Path, nn.Module]:
     advice = f"train first, with: python -m {PROJECT} train --name {name}"
     path = places.find(PROJECT, name, "best.safetensors", advice)
     again = f"To write it anew from the newest save: python -m {PROJECT} train --name {name}"
-    saved, settings = weightfile.unpack(path, again)
+    saved, settings = weightfile.unpack(path, again, load)
     runs.compare_code(settings, Path(__file__).parent, path, accept)
     network = build(ModelConfig(**settings["model"]))
     load_weights(network, saved, path)
@@ -87,14 +87,14 @@ def judge(
     ]
     # A worker costs more than it gives below some batches.
     workers = min(workers, len(batches) // 8)
-    loader = Loader(keyed.KeyedDataset(dataset, 0), name, batches, workers)
+    data = keyed.KeyedDataset(dataset, 0)
     counts = np.zeros((len(LABELS), len(LABELS)), np.int64)
     loss = 0.0
     network.eval()
-    with loader as loaded:
+    with loader(data, name, batches, workers) as loaded:
         for inputs, targets in loaded:
             look()
-            with devices.autocast(device, precision):
+            with autocast(device, precision):
                 logits = network(inputs.to(device)).float().cpu()
             loss += cross_entropy(logits, targets, reduction="sum").item()
             np.add.at(counts, (targets.numpy(), logits.argmax(1).numpy()), 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -23,10 +24,10 @@ from gradlab.base import signals
 from gradlab.base.errors import GradlabError, note
 from gradlab.services import machine, session
 from gradlab.store import source
-from gradlab.train import devices, examples, keyed, runs, weightfile
+from gradlab.train import examples, keyed, runs, weightfile
 from gradlab.train.loader import Loader, LoaderError
 from gradlab.train.progress import Progress
-from gradlab.train.weights import Weights, load_weights, prove, weights
+from gradlab.train.torch import World, autocast, join, load_weights, loader, prove, weights
 
 from .config import TrainConfig
 from .data import Splits, datasets
@@ -42,14 +43,14 @@ MARGIN_SECONDS = 120.0  # left for the last save before the service ends the ses
 def train(config: TrainConfig) -> int:
     """Start the run, carry it on, or say that it is finished; give the exit code."""
     begun, stop = time.time(), signals.take()
-    world = devices.join(config.device)
+    world = join(config.device)
     with world.kept():
         data = datasets()
         run = _open(config, world, data)
         return Trainer(config, world, data, run, stop).run_to_end(begun)
 
 
-def _open(config: TrainConfig, world: devices.World, data: Splits) -> runs.Run | None:
+def _open(config: TrainConfig, world: World, data: Splits) -> runs.Run | None:
     """Open the run in the first process; where that fails, all of them end."""
     run, failure = None, None
     if world.first:
@@ -81,22 +82,22 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        world: devices.World,
+        world: World,
         data: Splits,
         run: runs.Run | None,
         stop: signals.Stop,
     ) -> None:
         self.config, self.world, self.data, self.run, self.stop = config, world, data, run, stop
         self.device = world.device
-        self.precision = devices.choose_precision(self.device, config.precision)
+        self.precision = world.precision(config.precision)
         spare = min(4, max(1, machine.cpus() - 1))
         self.workers = spare if config.workers is None else config.workers
         keyed.seed_generators(keyed.key(config.seed, "weights"))
-        self.network = devices.place(build(config.model), self.device)
+        self.network = world.place(build(config.model))
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
-        self.scaler = devices.scaler(self.device, self.precision)
+        self.scaler = world.scaler(self.precision)
         self.step = 0
         self.best: dict[str, Any] = {"accuracy": -1.0, "epoch": 0, "weights": {}}
         self.losses: list[Tensor] = []
@@ -172,15 +173,13 @@ class Trainer:
         data = keyed.KeyedDataset(self.data.train, self.config.seed)
         batches = self._batches(self.step, self.total)
         workers = self.workers if self.step < self.total else 0
-        return Loader(data, "training", batches, workers, self.device.type == "cuda")
+        return loader(data, "training", batches, workers, self.device)
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> None:
-        keyed.seed_step(self.config.seed, self.step, self.world.rank, self.device)
+        self.world.seed_step(self.config.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
-        inputs = inputs.to(self.device, non_blocking=True)
-        targets = targets.to(self.device, non_blocking=True)
-        with devices.autocast(self.device, self.precision):
+        with autocast(self.device, self.precision):
             loss = cross_entropy(self.model(inputs), targets)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -329,5 +328,5 @@ class Trainer:
         note(f"Finished. Best validation accuracy {best:.2%} in epoch {epoch}. In {run.kept}:")
         note("  model.safetensors best.safetensors metrics.jsonl curves.png tensorboard/")
 
-    def _file(self, run: runs.Run, weights: Weights) -> bytes:
-        return weightfile.pack(weights, run.settings)
+    def _file(self, run: runs.Run, weights: dict[str, Tensor]) -> bytes:
+        return weightfile.pack(save(weights), run.settings)

@@ -111,7 +111,7 @@ class Container:
     def _options(self) -> list[str]:
         options = ["--security-opt=label=disable", "--security-opt=no-new-privileges"]
         options += ["--cap-drop=ALL", *(f"--cap-add={name}" for name in own_root.CAPABILITIES)]
-        # A loader's workers hand on what they read in shared memory; 64 MiB are the default.
+        # Workers of torch's own loader hand on batches in shared memory; 64 MiB are the default.
         options += [f"--shm-size={_half_of_memory()}"] + ["--network=none"] * offline()
         if os.getuid():  # outputs are to belong to the user, not to root
             user = f"--user={os.getuid()}:{os.getgid()}"

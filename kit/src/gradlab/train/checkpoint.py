@@ -10,7 +10,7 @@ Promises, for a kill, a crash or a full disk at any moment:
 - a save that fails warns and is tried again later: training goes on;
 - training waits for a copy of the state only: that is written in the background, one at a time;
 - saving costs at most 2 % of a run's time, the last save and the results included.
-Checkpoints hold tensors and plain values only, so they load in any later version.
+Checkpoints hold arrays and plain values only, so they load in any later version.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..base.retries import SHORT, retry
 from ..services import session
 from ..store.copier import FULL
 from ..store.copies import OLDER, candidates, file_name, is_named_by, is_whole
-from . import arrays, values
+from . import arrays, frameworks, values
 
 SHARE = 0.02  # of a run's time that saving may take
 
@@ -175,11 +175,10 @@ class Store:
                 note(f"! {path} is damaged: taking the one before it.")
                 continue
             try:
-                older = path.suffix == f".{OLDER}"
-                state = values.unpickled(data) if older else values.restored(*arrays.parse(data))
+                state = _older(data) if path.suffix == f".{OLDER}" else _restored(data)
             except Exception as error:
                 raise GradlabError(
-                    f"{path} is whole, but {values.VERSION} can't load it: {error}\n"
+                    f"{path} is whole, but {_version()} can't load it: {error}\n"
                     f"Go on with the version that wrote it, or {session.ways_to_start_over()}."
                 ) from error
             self._mark_whole(path)
@@ -187,3 +186,19 @@ class Store:
         if found:
             note(f"! No save in {self.folder} is whole: starting from the beginning.")
         return None
+
+
+def _restored(data: bytes) -> Any:
+    return values.restored(*arrays.parse(data))
+
+
+def _older(data: bytes) -> Any:
+    """Give a state as version 0.1 saved it, by torch.save."""
+    read = frameworks.named("torch").unpickled
+    assert read
+    return read(data)
+
+
+def _version() -> str:
+    libraries = frameworks.versions()
+    return f"this kit, on {libraries}," if libraries else "this kit"

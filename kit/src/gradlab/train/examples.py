@@ -14,11 +14,8 @@ from collections.abc import Iterator, Mapping, Sized
 from typing import Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from . import keyed
+from . import frameworks, keyed
 from .loader import Loader
 
 SECONDS = 0.5  # to look at the examples of one dataset, once `ENOUGH` were seen
@@ -30,9 +27,10 @@ MOST = 10_000  # examples of one dataset
 # Of the sum of an example's values: other processors and libraries round otherwise.
 TOLERANCE = 1e-5
 Seen = dict[str, Any]
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def look(splits: Mapping[str, Dataset[Any]], seed: int, workers: int) -> Seen:
+def look(splits: Mapping[str, keyed.Dataset], seed: int, workers: int) -> Seen:
     """Look at the examples of each dataset, as training draws them in its first epoch.
 
     Gives for each its size and, of the examples that were seen, float64 of shape (n, 4).
@@ -43,7 +41,7 @@ def look(splits: Mapping[str, Dataset[Any]], seed: int, workers: int) -> Seen:
     }
 
 
-def _look(dataset: Dataset[Any], seed: int, workers: int) -> Tensor:
+def _look(dataset: keyed.Dataset, seed: int, workers: int) -> Numbers:
     places = _spread(len(cast(Sized, dataset)))
     first = places[:TWICE]
     batches = [first, first]
@@ -57,12 +55,12 @@ def _look(dataset: Dataset[Any], seed: int, workers: int) -> Tensor:
     except Exception:
         seen = []
     keyed_alone = bool(seen) and bool(_alike(seen[0], seen[1]).all())
-    return torch.cat(seen[1:]) if keyed_alone else torch.empty(0, 4, dtype=torch.float64)
+    return np.concatenate(seen[1:]) if keyed_alone else np.empty((0, 4))
 
 
 def _draw(
-    dataset: Dataset[Any], batches: list[list[keyed.Place]], workers: int
-) -> Iterator[Tensor]:
+    dataset: keyed.Dataset, batches: list[list[keyed.Place]], workers: int
+) -> Iterator[Numbers]:
     # In a worker, as in training: a dataset may open files when it is first asked.
     loader = Loader(dataset, "looked at", batches, workers, collate=_summaries, patience=PATIENCE)
     with loader as loaded:
@@ -82,8 +80,8 @@ def _spread(size: int) -> list[keyed.Place]:
     return [(0, number * step % size) for number in range(min(size, MOST))]
 
 
-def _summaries(examples: list[Any]) -> Tensor:
-    return torch.tensor([_summary(example) for example in examples], dtype=torch.float64)
+def _summaries(examples: list[Any]) -> Numbers:
+    return np.array([_summary(example) for example in examples])
 
 
 def _summary(example: Any) -> list[float]:
@@ -104,9 +102,8 @@ def _parts(value: Any) -> Iterator[Any]:
     """Give the parts of an example: arrays of measured numbers, and bytes of what is exact."""
     if isinstance(value, Mapping):
         value = [value[name] for name in sorted(value, key=str)]
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
+    for _, kind in frameworks.arrays():
+        value = kind.numbers(value) if kind.holds(value) else value
     if isinstance(value, list | tuple):
         for each in value:
             yield from _parts(each)
@@ -120,10 +117,11 @@ def _parts(value: Any) -> Iterator[Any]:
         yield repr(value).encode()
 
 
-def _alike(then: Tensor, now: Tensor) -> Tensor:
+def _alike(then: Numbers, now: Numbers) -> Any:
     """Tell for each example whether it is the same, but for rounding."""
-    close = (then[:, :3] - now[:, :3]).abs() <= TOLERANCE * then[:, 2:3].abs() + 1e-12
-    same = close | (then[:, :3].isnan() & now[:, :3].isnan())
+    with np.errstate(invalid="ignore"):  # infinities
+        close = np.abs(then[:, :3] - now[:, :3]) <= TOLERANCE * np.abs(then[:, 2:3]) + 1e-12
+    same = close | (np.isnan(then[:, :3]) & np.isnan(now[:, :3]))
     return same.all(1) & (then[:, 3] == now[:, 3])
 
 
@@ -132,12 +130,14 @@ def changed(then: Seen, now: Seen) -> list[str]:
     lines = []
     for name in then.keys() & now.keys():
         old, new = then[name]["size"], now[name]["size"]
-        count = min(len(then[name]["examples"]), len(now[name]["examples"]))
-        alike = _alike(then[name]["examples"][:count], now[name]["examples"][:count])
+        # Earlier versions kept a tensor.
+        seen = [np.asarray(each[name]["examples"]) for each in (then, now)]
+        count = min(map(len, seen))
+        alike = _alike(seen[0][:count], seen[1][:count])
         if old != new:
             lines.append(f"the {name} data have {new:,} examples, {old:,} before")
         elif not alike.all():
-            index = _spread(new)[int((~alike).nonzero()[0])][1]
+            index = _spread(new)[int(np.argmin(alike))][1]
             number = int((~alike).sum())
             lines.append(
                 f"the {name} data: {number:,} of {count:,} examples looked at differ, "

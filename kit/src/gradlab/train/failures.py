@@ -13,10 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import Dataset, get_worker_info
-
 from ..services import machine
-from .keyed import Place
+from .keyed import Dataset, Place
 
 KIT = os.path.dirname(os.path.dirname(__file__))
 SHARED = ("shared memory", "shm", "/torch_")
@@ -30,47 +28,45 @@ class Failure:
     text: str
 
 
-class Examples(Dataset[Any]):
-    """A dataset of (epoch, index) that gives a Failure for an example that can't be loaded.
+class Examples:
+    """The examples of a dataset of (epoch, index), put together into batches by `collate`.
 
     `current` holds the epoch and index that each worker is at, for when it dies of it.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], name: str, current: Any, join: Callable[[list[Any]], Any]
+        self, dataset: Dataset, name: str, current: Any, collate: Callable[[list[Any]], Any]
     ) -> None:
         self.dataset = dataset
-        self.join = join
         self.name = name
         self.current = current
-        self.places: list[Place] = []
+        self.collate = collate
 
-    def __getitem__(self, place: Place) -> Any:
-        worker = get_worker_info()
-        if worker:
-            self.current[2 * worker.id], self.current[2 * worker.id + 1] = place
-        self.places.append(place)
+    def batch(self, places: list[Place], worker: int | None = None) -> Any:
+        """Load the batch of some places, or give the Failure that keeps it from being one."""
+        examples = []
+        for place in places:
+            examples.append(self._load(place, worker))
+            if isinstance(examples[-1], Failure):
+                return examples[-1]
+        try:
+            return self.collate(examples)
+        except Exception as error:
+            return Failure(self._unlike(places, examples) + told(error))
+
+    def _load(self, place: Place, worker: int | None) -> Any:
+        if worker is not None:
+            self.current[2 * worker], self.current[2 * worker + 1] = place
         try:
             return self.dataset[place]
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt) and not worker:
+            if isinstance(error, KeyboardInterrupt) and worker is None:
                 raise  # the user's own
             return Failure(f"{self.where(place)} can't be loaded: {told(error)}")
 
     def where(self, place: Place) -> str:
         """Name an example as its dataset and the metrics count it."""
         return f"Example {place[1]} of the {self.name} data (epoch {place[0] + 1})"
-
-    def collate(self, examples: list[Any]) -> Any:
-        """Put examples together into a batch, or give the Failure that keeps it from being one."""
-        places, self.places = self.places, []
-        for example in examples:
-            if isinstance(example, Failure):
-                return example
-        try:
-            return self.join(examples)
-        except Exception as error:
-            return Failure(self._unlike(places, examples) + told(error))
 
     def _unlike(self, places: list[Place], examples: list[Any]) -> str:
         forms = list(map(_form, examples))
@@ -115,7 +111,7 @@ def _missing(text: str) -> str:
 
 
 def shared_memory() -> str:
-    """Say that the workers' shared memory is full, and what would do."""
+    """Say how much shared memory there is, and what would do where it is too little."""
     try:
         disk = os.statvfs("/dev/shm")
         size = f"{disk.f_blocks * disk.f_frsize / 2**20:.0f} MiB, "
@@ -123,9 +119,14 @@ def shared_memory() -> str:
     except OSError:
         size = "which is missing"
     return (
-        f"The workers' shared memory is full (/dev/shm: {size}). Give the container more, as by "
-        "docker run --shm-size 1g, or take fewer --workers (0 needs none) or a smaller batch."
+        f"If the dataset keeps anything in shared memory, that may be full (/dev/shm: {size}): "
+        "give the container more, as by docker run --shm-size 1g, or take fewer --workers."
     )
+
+
+def mapped() -> str:
+    """Say what ends a process that reads or writes a file as its memory, and what would do."""
+    return f"A file that it had mapped into memory was cut short or is lost.\n{shared_memory()}"
 
 
 def memory() -> str:

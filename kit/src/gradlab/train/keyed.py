@@ -6,8 +6,9 @@ workers, after any number of interruptions, and costs the same wherever a run re
 
     data = KeyedDataset(dataset, seed)                       # augmentation
     batches = Batches(len(dataset), 64, seed, start=step, stop=total)
-    for x, y in DataLoader(data, batch_sampler=batches, num_workers=2):
-        seed_step(seed, step, rank, device)                  # dropout
+    with Loader(data, "training", batches, workers=2) as loaded:
+        for x, y in loaded:
+            seed_step(seed, step, rank)                      # dropout
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import random
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset, IterableDataset
 
 from ..base.errors import GradlabError
+from . import frameworks
 
 Place = tuple[int, int]  # (epoch, index)
-CPU = torch.device("cpu")
+
+
+class Dataset(Protocol):
+    """Examples by their index; how many there are tells len()."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Give an example."""
 
 
 def key(*parts: int | str) -> int:
@@ -42,33 +48,33 @@ def order(seed: int, epoch: int, size: int) -> np.ndarray[Any, np.dtype[np.int64
 
 
 def seed_generators(value: int) -> None:
-    """Set the global CPU generators of random, NumPy and torch; the accelerators' stay."""
+    """Set the global generators of random, NumPy and each loaded framework; no accelerator's."""
     random.seed(value)
     np.random.seed(value & 0xFFFFFFFF)
-    # Not torch.manual_seed: it visits every device, for 95 microseconds instead of 1.
-    torch.default_generator.manual_seed(value)
+    for framework in frameworks.loaded():
+        framework.seed(value)
 
 
-def seed_step(seed: int, step: int, rank: int = 0, device: torch.device = CPU) -> None:
-    """Make dropout and all else that is random in a step a function of (seed, step, rank)."""
+def seed_step(seed: int, step: int, rank: int = 0) -> int:
+    """Make what is random in a step a function of (seed, step, rank).
+
+    That sets the generators of seed_generators; gives what those of an accelerator are set to.
+    """
     value = key(seed, "step", step, rank)
     seed_generators(value)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(value)
-    elif device.type == "mps":
-        torch.mps.manual_seed(value)
+    return value
 
 
-class KeyedDataset(Dataset[Any]):
+class KeyedDataset:
     """A map-style dataset whose random transforms are functions of (seed, epoch, index).
 
     Takes (epoch, index) for an index. The dataset may draw from the global generators of
-    random, NumPy (np.random.normal, not a generator of its own) and torch, as torchvision's
-    transforms do. Raises GradlabError for an iterable dataset, which has no index.
+    random, NumPy (np.random.normal, not a generator of its own) and a framework, as torchvision's
+    transforms do of torch's. Raises GradlabError for an iterable dataset, which has no index.
     """
 
-    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        if _is_stream(dataset):
             raise GradlabError(
                 f"{type(dataset).__name__} has no length or no index, so a run over it cannot "
                 "be resumed where it stopped: give it __len__ and __getitem__(index)."
@@ -85,13 +91,19 @@ class KeyedDataset(Dataset[Any]):
         return self.dataset[index]
 
 
+def _is_stream(dataset: object) -> bool:
+    # Torch's and Hugging Face's are called so, and have an index that refuses.
+    named = any(kind.__name__ == "IterableDataset" for kind in type(dataset).__mro__)
+    return named or not all(hasattr(dataset, name) for name in ("__len__", "__getitem__"))
+
+
 @dataclass(frozen=True)
 class Batches:
     """The batches of the steps from start to stop, each a list of (epoch, index).
 
-    Serves as batch_sampler of a DataLoader. An epoch has size // batch steps; what is left
-    over differs from epoch to epoch. Of every global batch the process `rank` of `world`
-    takes each world-th example, so all of them together see the same batches as one alone.
+    Serves a Loader, or a DataLoader of torch's as batch_sampler. An epoch has size // batch
+    steps; what is left over differs from epoch to epoch. Of every global batch the process `rank`
+    of `world` takes each world-th example, so all together see the same batches as one alone.
     """
 
     size: int

@@ -1,37 +1,35 @@
 """A model's weights in one file of safetensors, with its settings and a checksum of the whole.
 
 Promises: equal weights and settings give equal bytes; a file of which any bit has changed is
-refused, not believed; any program that reads safetensors reads it. Works without torch, but for
-the weights themselves.
+refused, not believed; any program that reads safetensors reads it. The weights are a framework's:
+its functions of safetensors write and read them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from ..base.errors import GradlabError, note
 from ..base.files import read_bytes
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+Weights = TypeVar("Weights")
 # The file begins so, after the eight bytes that tell the header's length.
 BEGIN = b'{"__metadata__":{"sha256":"'
 PLACE = slice(8 + len(BEGIN), 8 + len(BEGIN) + 64)
 UNKNOWN = b"0" * 64
 
 
-def pack(weights: dict[str, Tensor], settings: dict[str, Any]) -> bytes:
-    """Give the bytes of a file that holds weights, and the settings in its metadata."""
-    from safetensors.torch import save
+def pack(plain: bytes, settings: dict[str, Any]) -> bytes:
+    """Give the bytes of a file of safetensors with the settings in its metadata.
 
+    `plain` is the file without: what safetensors' `save` gives of the weights.
+    """
     metadata = {"sha256": UNKNOWN.decode(), "settings": json.dumps(settings, sort_keys=True)}
-    plain = save(weights)
     end = 8 + int.from_bytes(plain[:8], "little")
     # Not by `save`, which would write the metadata in an order of its own each time.
     header = json.dumps(
@@ -43,13 +41,13 @@ def pack(weights: dict[str, Tensor], settings: dict[str, Any]) -> bytes:
     return data[: PLACE.start] + _checksum(data) + data[PLACE.stop :]
 
 
-def unpack(path: Path, advice: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the weights and settings of a file.
+def unpack(
+    path: Path, advice: str, load: Callable[[bytes], Weights]
+) -> tuple[Weights, dict[str, Any]]:
+    """Read the weights and settings of a file; `load` is safetensors' for the framework.
 
     Raises GradlabError with the advice where the file is damaged, or can't be read.
     """
-    from safetensors.torch import load
-
     try:
         data = read_bytes(path)
     except OSError as error:

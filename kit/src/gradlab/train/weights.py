@@ -1,48 +1,45 @@
-"""A network's state as tensors that any format keeps: weights, buffers and extra state.
+"""A model's state by names, as any format keeps it: how two differ, and what is no array.
 
-Promises: whatever state_dict gives comes back equal, or the network is refused before its first
-step. What safetensors can't hold, such as the dictionary of a get_extra_state, is kept as the
-bytes of a JSON text, the same for equal values, under its name and ':plain'.
+Promises: a state that doesn't fit a model is refused with the differences. What safetensors can't
+hold, such as the dictionary of a get_extra_state, is kept as the bytes of a JSON text, the same
+for equal values, under its name and ':plain'.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from ..base.errors import GradlabError
 from ..services import session
-from .values import pack, unpack
+from . import values
 
-Weights = dict[str, Tensor]
+Weights = dict[str, Any]  # arrays of the framework
 PLAIN = ":plain"
 EXTRA = "_extra_state"
-SAFE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
-SAFE |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
-def weights(network: nn.Module, copied: bool = True) -> Weights:
-    """Give a network's state, on the CPU in memory of its own unless it may be shared.
-
-    Raises GradlabError for a value that is neither a tensor nor plain.
-    """
-    found: Weights = {}
-    for name, value in network.state_dict().items():
-        if isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in SAFE:
-            value = value.detach()
-            found[name] = value.cpu().contiguous().clone() if copied else value
-        else:
-            text = json.dumps(pack(value, f"The model's state '{name}'"))
-            found[name + PLAIN] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-    return found
+def text(name: str, value: Any) -> bytes:
+    """Give a value of a state as text; GradlabError where it is neither an array nor plain."""
+    return json.dumps(values.pack(value, f"The model's state '{name}'")).encode()
 
 
-def load_weights(network: nn.Module, saved: Weights, source: object) -> None:
-    """Load a state into a network; GradlabError with the differences where it doesn't fit."""
-    then, now = _forms(saved), _forms(weights(network, copied=False))
+def value(name: str, array: Any) -> Any:
+    """Give the value of a state that was kept under a name: the array, or what its text says."""
+    if not name.endswith(PLAIN):
+        return array
+    return values.unpack(json.loads(array.numpy().tobytes()))
+
+
+def bare(name: str) -> str:
+    """Give the model's own name for what is kept under a name."""
+    return name.removesuffix(PLAIN)
+
+
+def compare(saved: Weights, made: Weights, source: object) -> None:
+    """Raise GradlabError with the differences where a saved state doesn't fit the one made now."""
+    then, now = _forms(saved), _forms(made)
     names = [name for name in then | now if then.get(name) != now.get(name)]
     if names:
         rows = [f"    {n}: saved {then.get(n, 'not')}, now {now.get(n, 'gone')}" for n in names[:8]]
@@ -52,15 +49,20 @@ def load_weights(network: nn.Module, saved: Weights, source: object) -> None:
             + "\n".join(rows + more)
             + f"\nPut the model back as it was, or {session.ways_to_start_over()}."
         )
-    _part_overlapping(network)
-    network.load_state_dict({_name(name): _value(name, value) for name, value in saved.items()})
 
 
-def prove(network: nn.Module) -> None:
-    """Raise GradlabError where a network can't be restored from its own state."""
-    state = weights(network)
+def _forms(state: Weights) -> dict[str, object]:
+    # Extra state may have another kind and shape from one step to the next.
+    return {
+        bare(name): "a value" if name.endswith((EXTRA, PLAIN)) else tuple(array.shape)
+        for name, array in state.items()
+    }
+
+
+def prove(load: Callable[[], None]) -> None:
+    """Raise GradlabError where loading a model's own state fails."""
     try:
-        load_weights(network, state, "this run")
+        load()
     except GradlabError:
         raise
     except Exception as error:
@@ -68,27 +70,3 @@ def prove(network: nn.Module) -> None:
             f"A run of the model that build() gives could not be carried on, for its state_dict "
             f"does not load again: {type(error).__name__}: {error}"
         ) from error
-
-
-def _forms(state: Weights) -> dict[str, object]:
-    # Extra state may have another kind and shape from one step to the next.
-    return {
-        _name(name): "a value" if name.endswith((EXTRA, PLAIN)) else tuple(value.shape)
-        for name, value in state.items()
-    }
-
-
-def _name(name: str) -> str:
-    return name.removesuffix(PLAIN)
-
-
-def _value(name: str, value: Tensor) -> Any:
-    return unpack(json.loads(value.numpy().tobytes())) if name.endswith(PLAIN) else value
-
-
-def _part_overlapping(network: nn.Module) -> None:
-    """Give buffers such as torch.ones(1).expand(8), which can't be written, their own memory."""
-    for module in network.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and 0 in buffer.stride():
-                module._buffers[name] = buffer.contiguous()
