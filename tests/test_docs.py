@@ -55,6 +55,9 @@ ELSEWHERE = {
         "tests/test_own_workflows.py::"
         "test_kills_of_the_runner_and_all_its_children_cost_nothing_but_time"
     ),
+    "gradlab run train --only evaluate": (
+        "tests/workflow/test_only.py::test_job_by_job_a_run_is_done_and_finished"
+    ),
     "gradlab run sweep": (
         "tests/test_own_workflows.py::test_the_sweep_keeps_the_best_model_and_shows_the_comparison"
     ),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gradlab.run import report
+from gradlab.run import logs
+from gradlab.run.logs import Console, JobLog
 from gradlab.run.masking import Mask
-from gradlab.run.report import Console, JobLog
 
 from .conftest import Project
 from .test_run_hostile import MADE, job
@@ -184,7 +184,7 @@ def test_a_line_of_megabytes_costs_as_much_as_many_lines(tmp_path: Path) -> None
 def test_long_work_of_the_runner_is_told_and_short_work_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(logs, "BUSY_SECONDS", 0.05)
     shown = io.StringIO()
     written = log(tmp_path / "log", shown)
     with written.busy("reading its outputs"):

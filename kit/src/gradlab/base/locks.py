@@ -44,7 +44,7 @@ class Lock:
     def take(self) -> None:
         """Lock it; Held at once where another process has it, OSError where there are no locks."""
         try:
-            retry(lambda: self._lock(fcntl.LOCK_NB), at=self.path)
+            retry(lambda: self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB), at=self.path)
         except PermissionError:
             raise Held(self._holder()) from None
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -52,6 +52,15 @@ class Lock:
         with suppress(OSError):  # only for a message
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, text.encode(), 0)
+
+    def is_free(self) -> bool:
+        """Tell whether no other process has it, without keeping it; OSError as `take` raises it."""
+        try:
+            self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except PermissionError:
+            return False
+        fcntl.lockf(self._handle, fcntl.LOCK_UN)
+        return True
 
     def say_ending(self) -> None:
         """Tell those who wait for the lock that this process is about to end."""
@@ -61,13 +70,13 @@ class Lock:
 
     def wait(self) -> None:
         """Lock it once no other process has it any more; OSError where there are no locks."""
-        self._lock(0)
+        self._lock(fcntl.LOCK_EX)
 
     def _lock(self, how: int) -> None:
         """Lock it; EACCES where another process has it, by whichever number that is told."""
         try:
             # Not flock: loader workers would inherit it and hold it after their parent's death.
-            fcntl.lockf(self._handle, fcntl.LOCK_EX | how)
+            fcntl.lockf(self._handle, how)
         except BlockingIOError as error:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
 

@@ -25,6 +25,8 @@ MARK = "GRADLAB_JOB"
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 KILLED_WITHIN = 6.0  # seconds that a supervisor has to end all, before it is ended itself
 SUPERVISOR = Path(supervisor.__file__)
+# Imported, not run as a file: that would be compiled anew for each job.
+START = "import sys; sys.path.append(sys.argv[1]); import supervisor as s; s.main(sys.argv[2:])"
 
 
 def heeded() -> list[signal.Signals]:
@@ -35,7 +37,7 @@ def heeded() -> list[signal.Signals]:
 def supervised(command: Sequence[str]) -> tuple[str, ...]:
     """Give the command line that runs a command under a supervisor."""
     numbers = ",".join(str(int(number)) for number in heeded())
-    return (sys.executable, "-I", "-S", str(SUPERVISOR), numbers, *command)
+    return (sys.executable, "-I", "-S", "-c", START, str(SUPERVISOR.parent), numbers, *command)
 
 
 def shielded(command: Sequence[str]) -> tuple[str, ...]:
@@ -49,22 +51,15 @@ def shielded(command: Sequence[str]) -> tuple[str, ...]:
     return ("/bin/sh", "-c", ignore, "sh", program, *command[1:])
 
 
-def run(
-    command: Sequence[str],
-    env: Mapping[str, str],
-    folder: Path,
-    take: Callable[[bytes], None],
-    stop: Stop,
-    tell: Callable[[int], None] | None = None,
-) -> int:
-    """Run a command, hand its output to `take` and give its exit status, negative for a signal.
+class Running:
+    """A command that was started, with all the processes that it starts.
 
-    `env` has to hold GRADLAB_JOB. `tell` passes a signal on where the command is not supervised.
+    `env` has to hold GRADLAB_JOB.
     """
-    if stop.signal:
-        return -stop.signal
-    with stop.waits_for_processes():
-        process = subprocess.Popen(
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
+        self.mark = env[MARK]
+        self._process = subprocess.Popen(
             command,
             env=env,
             cwd=folder,
@@ -74,63 +69,80 @@ def run(
             start_new_session=True,
             bufsize=0,
         )
-        try:
-            _attend(process, take, stop, tell)
-        finally:
-            _end(process, env[MARK], at_once=tell is not None)
-            _drain(process, take)
-        return process.wait()
+
+    def poll(self) -> int | None:
+        """Give the exit status, negative for a signal; None while the command goes on."""
+        return self._process.poll()
+
+    def read(self, wait: float) -> bytes:
+        """Give what was printed, waiting for it some seconds; nothing where nothing came."""
+        output = self._process.stdout
+        if not output or output.closed or not select.select([output], [], [], wait)[0]:
+            return b""
+        data = os.read(output.fileno(), 1 << 16)
+        if not data and self._process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.02)  # closed its output and goes on, or is just ending
+        return data
+
+    def tell(self, number: int) -> None:
+        """Have the supervisor pass a signal on."""
+        assert self._process.stdin
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            self._process.stdin.write(bytes([number]))
+
+    def end(self, at_once: bool = False) -> None:
+        """End the command and all that it has started, `at_once` where there is no supervisor."""
+        assert self._process.stdin
+        self._process.stdin.close()  # tells the supervisor
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0 if at_once else KILLED_WITHIN)
+        if self._process.poll() is None:
+            supervisor.end(self._process.pid)
+            self._process.kill()
+            self._process.wait()
+        kill(self.mark)
 
 
-def _attend(
-    process: subprocess.Popen[bytes],
+def run(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    folder: Path,
     take: Callable[[bytes], None],
     stop: Stop,
-    tell: Callable[[int], None] | None,
+) -> int:
+    """Run a supervised command, hand its output to `take` and give its exit status."""
+    if stop.signal:
+        return -stop.signal
+    with stop.waits_for_processes():
+        running = Running(command, env, folder)
+        attend(running.poll, running.read, running.tell, running.end, take, stop)
+        return running.poll() or 0
+
+
+def attend(
+    poll: Callable[[], int | None],
+    read: Callable[[float], bytes],
+    tell: Callable[[int], None],
+    end: Callable[[], None],
+    take: Callable[[bytes], None],
+    stop: Stop,
 ) -> None:
-    """Hand on the output until the command has ended, or must."""
-    assert process.stdin
+    """Hand on the output of what runs until it has ended, or must; tell it of a signal once."""
     told = False
-    while process.poll() is None and time.monotonic() < stop.deadline:
-        _read(process, take, 0.2)
-        if stop.signal and not told:
-            told = True
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                tell(stop.signal) if tell else process.stdin.write(bytes([stop.signal]))
-
-
-def _read(process: subprocess.Popen[bytes], take: Callable[[bytes], None], wait: float) -> bool:
-    """Hand on what has been written, waiting for it; False where nothing came."""
-    assert process.stdout
-    if not select.select([process.stdout], [], [], wait)[0]:
-        return False
-    data = os.read(process.stdout.fileno(), 1 << 16)
-    if data:
-        take(data)
-    elif process.poll() is None:
-        time.sleep(0.02)  # closed its output and goes on
-    return bool(data)
-
-
-def _end(process: subprocess.Popen[bytes], mark: str, at_once: bool) -> None:
-    """End a command and all that it has started."""
-    assert process.stdin
-    process.stdin.close()  # tells the supervisor
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(0 if at_once else KILLED_WITHIN)
-    if process.poll() is None:
-        supervisor.end(process.pid)
-        process.kill()
-    kill(mark)
-
-
-def _drain(process: subprocess.Popen[bytes], take: Callable[[bytes], None]) -> None:
-    """Hand on what is left of the output; what still prints was given to another parent."""
-    assert process.stdout
-    limit = time.monotonic() + supervisor.DRAIN
-    while time.monotonic() < limit and _read(process, take, 0.1):
-        pass
-    process.stdout.close()
+    try:
+        while poll() is None and time.monotonic() < stop.deadline:
+            if data := read(0.2):
+                take(data)
+            if stop.signal and not told:
+                told = True
+                tell(stop.signal)
+    finally:
+        end()
+        # What is left of the output; what still prints was given to another parent.
+        limit = time.monotonic() + supervisor.DRAIN
+        while time.monotonic() < limit and (data := read(0.1)):
+            take(data)
 
 
 def kill(mark: str) -> int:

@@ -11,11 +11,12 @@ from pathlib import Path
 from ..base import processes
 from . import own_root
 from .environment import of_this_machine, offline
+from .local import Launch, Local
 from .own_root import OWN
-from .protocol import Launch, Task, problem_of
+from .protocol import Task, problem_of
 
 
-class Bubblewrap:
+class Bubblewrap(Local):
     """A view of this machine in which what is written is the job's own, and gone with it."""
 
     name, parallel, read_only = "bubblewrap", True, True

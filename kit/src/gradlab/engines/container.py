@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from ..base.errors import GradlabError
 from . import own_root
 from .environment import common, offline
+from .local import Launch, Local
 from .own_root import OWN, ROOT
-from .protocol import Launch, Task, problem_of
+from .protocol import Task, problem_of
 
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What docker and podman heed themselves. HOME is where the user's logins and images are.
@@ -51,7 +52,7 @@ exit $status
 """
 
 
-class Container:
+class Container(Local):
     """The job's own image, by docker or podman."""
 
     name, parallel, read_only, caveat = "container", True, True, ""

@@ -14,12 +14,13 @@ from ..base import processes
 from ..base.locks import Lock
 from ..services.table import here
 from . import own_root
+from .local import Launch, Local
 from .own_root import OWN, ROOT
 from .paths import mapped, plain
-from .protocol import DRAFTS, PLACES, Launch, Task, problem_of
+from .protocol import DRAFTS, PLACES, Task, problem_of
 
 
-class Machine:
+class Machine(Local):
     """This machine itself: /inputs and /outputs are made at its root, for one job at a time."""
 
     name, parallel, read_only = "machine", False, False

@@ -15,14 +15,15 @@ from ..base import processes
 from ..services import machine, session
 from . import mapping, own_root
 from .environment import of_this_machine
+from .local import Launch, Local
 from .own_root import OWN, ROOT
-from .protocol import PLACES, Launch, Task
+from .protocol import PLACES, Task
 
 PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 LONGEST = 60  # characters of a job's folder
 
 
-class Paths:
+class Paths(Local):
     """Real folders in the place of those at the root, in the script and its environment."""
 
     name, parallel, read_only = "paths", True, False
@@ -33,10 +34,7 @@ class Paths:
 
     @contextmanager
     def launch(self, task: Task) -> Iterator[Launch]:
-        with (
-            plain(task.folder) as folder,
-            own_root.made(task.folder, f"{folder}/{ROOT}/{OWN}"),
-        ):
+        with plain(task.folder) as folder, own_root.made(task.folder, f"{folder}/{ROOT}/{OWN}"):
             launch = mapped(task, folder, (*PLACES, "tmp"))
             own = {"GRADLAB_INPUTS": f"{folder}/inputs", "GRADLAB_OUTPUTS": f"{folder}/outputs"}
             yield replace(launch, env={**launch.env, **own})

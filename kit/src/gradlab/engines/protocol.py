@@ -1,4 +1,4 @@
-"""What an engine is: it gives a task /inputs and /outputs, and says how the task is started.
+"""What an engine is: it takes a task, gives it /inputs and /outputs, and runs it.
 
 Promises of every engine: a job finds a /tmp, a HOME and a Python of its own, and folders of its
 own where it makes them at the root; what it leaves or installs there is gone with it.
@@ -6,12 +6,12 @@ own where it makes them at the root; what it leaves or installs there is gone wi
 
 from __future__ import annotations
 
+import signal
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..base import processes
 from .own_root import OWN, ROOT
@@ -46,13 +46,7 @@ class Task:
         return ("bash", f"{own}/job.sh")
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A command that is ready to start, and how a signal reaches it, if not by its process."""
-
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    tell: Callable[[int], None] | None = None
+Handle = Any  # what an engine knows a submitted task by
 
 
 class Engine(Protocol):
@@ -63,8 +57,20 @@ class Engine(Protocol):
     read_only: bool  # keeps jobs from writing to /inputs; elsewhere inputs have to be copies
     caveat: str
 
-    def launch(self, task: Task) -> AbstractContextManager[Launch]:
-        """Make what the task needs for as long as it runs."""
+    def submit(self, task: Task) -> Handle:
+        """Start a task and give what it is known by; may wait until there is room for it."""
+
+    def poll(self, handle: Handle) -> int | None:
+        """Give a task's exit status, negative for a signal; None while it goes on."""
+
+    def cancel(self, handle: Handle, number: int = signal.SIGKILL) -> None:
+        """Pass a signal on to a task; SIGKILL ends it and removes all that was made for it.
+
+        The latter is due for each task, also for one that has ended.
+        """
+
+    def logs(self, handle: Handle, wait: float) -> bytes:
+        """Give what a task has printed since, waiting for it some seconds."""
 
 
 def problem_of(command: list[str]) -> str:

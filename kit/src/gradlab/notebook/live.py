@@ -17,7 +17,7 @@ from typing import Any
 
 import pexpect
 
-from ..run.report import last_state
+from ..run.logs import last_state
 
 COLUMNS = 110
 SECONDS = 1.0  # between two states of a progress bar: a notebook keeps all that is printed

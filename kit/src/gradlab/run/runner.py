@@ -16,10 +16,10 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from types import FrameType
 from typing import Annotated, Literal
@@ -28,24 +28,21 @@ import tyro
 
 from ..base import processes
 from ..base.errors import GradlabError
-from ..base.locks import Held, Lock
+from ..base.locks import Lock
 from ..base.stop import Stop, Stopped
-from ..base.supervisor import GRACE
-from ..base.tables import table
-from ..base.units import duration
 from ..check import check
+from ..engines.protocol import Engine
 from ..services import machine, session
 from ..spec import spec as specs
-from ..spec.credentials import shown
 from ..spec.spec import Job
 from ..store.datasets import usable
-from . import plan
-from .jobs import PATIENCE, Result, do
-from .journal import Run
-from .masking import Mask
-from .outputs import Place
-from .report import Console
-from .workshop import Workshop
+from . import begin, end, holding, plan, sources
+from .jobs import Result, do
+from .logs import Console
+from .place import Place
+from .record import Record
+from .repository import Repository
+from .sources import Sources
 
 EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
 
@@ -53,6 +50,7 @@ EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
 def run_command(
     name: Annotated[str, tyro.conf.Positional],
     job: str | None = None,
+    only: str | None = None,
     input: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     engine: EngineName = "auto",
     fresh: bool = False,
@@ -64,6 +62,7 @@ def run_command(
     Args:
         name: Of .gradient/workflows/NAME.yaml.
         job: Run this job only, with those that it needs.
+        only: Do this one job of the run that is under way, beside those who do others of it.
         input: NAME=VALUE of an input of the workflow: a text, or a reference to a dataset.
         engine: Where jobs run; auto takes the first of the others that works here.
         fresh: Run all jobs from their beginning, whatever an earlier run has done: a job that goes
@@ -72,72 +71,140 @@ def run_command(
             code or data have changed since.
         dry_run: Show what would be done, and do nothing.
     """
+    if job and only:
+        raise GradlabError("--job and --only exclude each other")
     stop, console = Stop(), Console()
+    asked = Asked(job or only, only is not None, fresh, accept_changes, dry_run)
     try:
         with _signals(stop):
-            code = _run(name, job, input, engine, fresh, accept_changes, dry_run, stop, console)
+            code = _run(name, asked, input, engine, console, stop)
     except Stopped:
         console.line(f"ended by signal {stop.signal}: the same command carries on from here")
         code = 128 + (stop.signal or 0)
     return _leave(code)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for on the command line."""
+
+    job: str | None  # with those that it needs
+    only: bool  # without them
+    fresh: bool
+    accept: bool
+    dry: bool
+
+
 def _run(
     name: str,
-    job: str | None,
+    asked: Asked,
     inputs: tuple[str, ...],
-    engine: EngineName,
-    fresh: bool,
-    accept_changes: bool,
-    dry_run: bool,
-    stop: Stop,
+    engine_name: EngineName,
     console: Console,
+    stop: Stop,
 ) -> int:
-    spec = check.load(specs.find(name, session.project_root()))
-    selected = plan.select(spec, job)
-    workshop = plan.open_workshop(spec, selected, inputs, engine, console, stop)
-    workshop.accept = accept_changes
-    if dry_run:
-        _begin(workshop, selected, fresh, dry=True)
-        plan.show(workshop, selected)
+    root = session.project_root()
+    spec = check.load(specs.find(name, root))
+    selected = plan.select(spec, asked.job)
+    to_do = [job for job in selected if not asked.only or job.name == asked.job]
+    place = plan.place_of(spec, root, console)
+    engine = plan.engine_for(spec, to_do, engine_name, console)
+    found = sources.find(spec, selected, inputs, Repository(root, place.kept))
+    if asked.dry:
+        _show(selected, to_do, asked, found, place, console)
         return 0
-    with usable(workshop.place.kept), _locked(workshop.place, console) as lock:
-        _begin(workshop, selected, fresh)
-        results = _run_all(workshop, selected, lock)
-        return _finish(workshop, results)
+    with usable(place.kept):
+        if asked.only:
+            return _do_one(selected, asked, found, place, engine, console, stop)
+        return _do_all(selected, asked, found, place, engine, console, stop)
 
 
-@contextmanager
-def _locked(place: Place, console: Console) -> Iterator[Lock]:
-    """Keep a second runner of the same workflow away from the same storage."""
-    # Other machines see only the storage; but network storage may have no locks.
-    folder = place.work / "workflows" / place.workflow
-    folder.mkdir(parents=True, exist_ok=True)
-    with Lock(folder / "lock") as lock:
-        try:
-            _take(lock, place, console)
-        except OSError as error:
-            console.line(f"no lock on {folder} ({error}): run only one of this workflow at a time")
-        yield lock
+def _show(
+    selected: Sequence[Job],
+    to_do: Sequence[Job],
+    asked: Asked,
+    found: Sources,
+    place: Place,
+    console: Console,
+) -> None:
+    record: Record | None
+    if asked.only:
+        needed = [job for job in selected if job not in to_do]
+        record = begin.join(to_do[0], needed, found, place, asked.fresh, console, dry=True)
+    else:
+        record = begin.whole(selected, found, place, asked.fresh, console, dry=True)
+    if record:
+        plan.show(selected, found, record, place, console)
 
 
-def _take(lock: Lock, place: Place, console: Console) -> None:
-    """Take a lock, waiting for a runner that was told to end and is about to."""
-    end = None
-    while True:
-        try:
-            lock.take()
-            return
-        except Held as held:
-            if end is None:
-                console.line(f"another run of {place.workflow!r} is at work: waiting for its end")
-                end = time.monotonic() + GRACE
-            if time.monotonic() > end and not held.is_ending:
-                raise GradlabError(
-                    f"another gradlab run of {place.workflow!r} is at work on {place.kept}; "
-                    "wait for it, or end it"
-                ) from None
-        time.sleep(0.2)
+def _do_all(
+    selected: Sequence[Job],
+    asked: Asked,
+    found: Sources,
+    place: Place,
+    engine: Engine,
+    console: Console,
+    stop: Stop,
+) -> int:
+    with holding.whole(place, console) as lock:
+        with holding.beginning(place):
+            record = begin.whole(selected, found, place, asked.fresh, console)
+
+        def work(job: Job) -> Result:
+            turn = holding.turn(place, job.name, console, stop)
+            return do(job, found, record, place, engine, asked.accept, console, stop, turn)
+
+        results = _run_all(selected, work, engine.parallel, lock, stop)
+        return _finish(results, True, found, record, place, console, stop)
+
+
+def _do_one(
+    selected: Sequence[Job],
+    asked: Asked,
+    found: Sources,
+    place: Place,
+    engine: Engine,
+    console: Console,
+    stop: Stop,
+) -> int:
+    (job,) = (job for job in selected if job.name == asked.job)
+    needed, fresh = [other for other in selected if other is not job], asked.fresh
+    with ExitStack() as stack:
+        while True:
+            with holding.beginning(place):
+                record = begin.join(job, needed, found, place, fresh, console)
+                if record is None:
+                    return 0
+                # Taken before anybody else may end the run.
+                if holding.attempt(stack, place, job.name):
+                    break
+            fresh = False
+            holding.wait(place, job.name, console, stop)
+
+        def work(job: Job) -> Result:
+            turn = nullcontext()  # it has it already
+            return do(job, found, record, place, engine, asked.accept, console, stop, turn)
+
+        results = _run_all([replace(job, needs=())], work, False, None, stop)
+    return _finish(results, False, found, record, place, console, stop)
+
+
+def _finish(
+    results: Mapping[str, Result],
+    alone: bool,
+    found: Sources,
+    record: Record,
+    place: Place,
+    console: Console,
+    stop: Stop,
+) -> int:
+    """Finish the run if all has succeeded, print what became of each job, give the exit code."""
+    succeeded = all(result.succeeded for result in results.values())
+    succeeded = succeeded and end.finish([*found.spec.jobs], alone, record, place, console)
+    end.tell(results, succeeded, place, found.mask(), console)
+    if stop.signal:
+        return 128 + stop.signal
+    return 0 if succeeded else 1
 
 
 @contextmanager
@@ -155,48 +222,14 @@ def _signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _begin(workshop: Workshop, selected: Sequence[Job], fresh: bool, dry: bool = False) -> None:
-    """Take up the last run if it was interrupted, else begin a new one."""
-    last, console = workshop.journal.load(), workshop.console
-    workshop.run = before = last or Run()
-    for name in () if dry else list(before.jobs):
-        try:
-            workshop.recover(name)
-        except (GradlabError, OSError) as error:  # tried again when the job's turn has come
-            console.line(f"! what job {name!r} has made could not be put in place: {error}")
-    ended = last is not None and last.finished and _is_stored(workshop)
-    workshop.resumed = last is not None and not ended and not fresh
-    if workshop.resumed:
-        before.finished = False
-        done = ", ".join(before.jobs) or "none"
-        console.line(f"carries on run {before.id} of {before.started}; done: {done}")
-    else:
-        workshop.run = Run()
-    plan.look_up(workshop, selected, fresh)
-    if dry:
-        return
-    if not workshop.resumed:
-        workshop.cleared(workshop.place.volumes)
-        for name, state in before.jobs.items():
-            if workshop.is_stored(state):
-                workshop.place.forget_copy(name, before.id)
-    for job in selected if fresh else ():
-        workshop.place.discard_draft(job.name)
-    workshop.journal.save(workshop.run)
-
-
-def _is_stored(workshop: Workshop) -> bool:
-    """Tell whether what a run that ended has made came through."""
-    if not workshop.store.is_missing(workshop.versions()):
-        return True
-    workshop.console.line(
-        "the last run's end was not uploaded whole: what is missing is made again"
-    )
-    return False
-
-
-def _run_all(workshop: Workshop, selected: Sequence[Job], lock: Lock) -> dict[str, Result]:
-    """Run the jobs, each as soon as those that it needs have succeeded.
+def _run_all(
+    selected: Sequence[Job],
+    work: Callable[[Job], Result],
+    parallel: bool,
+    lock: Lock | None,
+    stop: Stop,
+) -> dict[str, Result]:
+    """Do the jobs, each as soon as those that it needs have succeeded.
 
     After a signal those are left that work on something that may be cut off, as by a kill.
     """
@@ -204,22 +237,22 @@ def _run_all(workshop: Workshop, selected: Sequence[Job], lock: Lock) -> dict[st
     sorter.prepare()
     jobs, results = {job.name: job for job in selected}, dict[str, Result]()
     running: dict[Future[Result], str] = {}
-    with _pool(workshop) as pool:
-        while sorter.is_active() and not workshop.stop.is_due():
+    with _pool(machine.cpus() if parallel else 1, stop) as pool:
+        while sorter.is_active() and not stop.is_due():
             for name in sorter.get_ready():
                 if reason := _reason_to_skip(jobs[name], results):
                     results[name] = Result("skipped", message=reason)
                     sorter.done(name)
                 else:
-                    running[pool.submit(do, workshop, jobs[name])] = name
-            if workshop.stop.signal:
+                    running[pool.submit(work, jobs[name])] = name
+            if stop.signal and lock:
                 lock.say_ending()
             for future in wait(running, 0.2, FIRST_COMPLETED).done:
                 name = running.pop(future)
                 results[name] = future.result()
                 sorter.done(name)
-    message = f"ended by signal {workshop.stop.signal}"
-    if running and workshop.stop.copying:
+    message = f"ended by signal {stop.signal}"
+    if running and stop.copying:
         message += "; this machine has more of its outputs than the storage"
     results |= {name: Result("stopped", message=message) for name in running.values()}
     left = [name for name in jobs if name not in results]
@@ -227,15 +260,20 @@ def _run_all(workshop: Workshop, selected: Sequence[Job], lock: Lock) -> dict[st
 
 
 @contextmanager
-def _pool(workshop: Workshop) -> Iterator[ThreadPoolExecutor]:
+def _pool(workers: int, stop: Stop) -> Iterator[ThreadPoolExecutor]:
     """Give the threads in which jobs run; the main one waits meanwhile, also after a signal."""
-    pool = ThreadPoolExecutor(machine.cpus() if workshop.engine.parallel else 1)
-    workshop.stop.raises = False
+    pool = ThreadPoolExecutor(workers)
+    stop.raises = False
     try:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        workshop.stop.raises = True
+        stop.raises = True
+
+
+def _reason_to_skip(job: Job, results: Mapping[str, Result]) -> str:
+    broken = [name for name in job.needs if not results[name].succeeded]
+    return f"it needs {', '.join(broken)}" if broken else ""
 
 
 def _leave(code: int) -> int:
@@ -247,61 +285,3 @@ def _leave(code: int) -> int:
                 stream.flush()
         os._exit(code)
     return code
-
-
-def _reason_to_skip(job: Job, results: Mapping[str, Result]) -> str:
-    broken = [name for name in job.needs if results[name].state not in ("ran", "reused")]
-    return f"it needs {', '.join(broken)}" if broken else ""
-
-
-def _finish(workshop: Workshop, results: Mapping[str, Result]) -> int:
-    """Print what became of each job and give the exit code."""
-    succeeded = all(result.state in ("ran", "reused") for result in results.values())
-    if succeeded:
-        workshop.place.backend.check(PATIENCE)
-        succeeded = _is_secured(workshop)
-    if succeeded:
-        workshop.run.finished = True
-        workshop.journal.save(workshop.run)
-        workshop.cleared(workshop.place.volumes)
-    rows, mask = [("job", "state", "time", "result")], workshop.mask()
-    for name, result in results.items():
-        rows.append((name, result.state, duration(result.seconds), _summary(result, mask)))
-    console = workshop.console
-    for line in ("", *table(rows)):
-        console.line(line)
-    for name, result in results.items():
-        if result.state == "failed":
-            for line in (
-                "",
-                f"{name} failed: {_line(result.message)}. Its last lines:",
-                *result.tail,
-            ):
-                console.line(line)
-            console.line(f"all of them: {workshop.place.log(name)}")
-    if not succeeded:
-        console.line("What was done is kept: the same command carries on from here.")
-    if workshop.stop.signal:
-        return 128 + workshop.stop.signal
-    return 0 if succeeded else 1
-
-
-def _line(message: str) -> str:
-    return " ".join(message.splitlines())
-
-
-def _is_secured(workshop: Workshop) -> bool:
-    """Bring to slow storage what it has lost meanwhile; tell whether all is there."""
-    lost = workshop.store.lost(workshop.versions())
-    for version in lost:
-        workshop.console.line(f"! {version} has been lost in {workshop.place.kept}")
-    return not lost
-
-
-def _summary(result: Result, mask: Mask) -> str:
-    """Say in a few words what a job has made."""
-    parts = result.message.splitlines()[:1]
-    for name, content in result.contents.items():
-        text = " ".join(mask(shown(content.value)).split())[:60]
-        parts.append({"dataset": text, "string": f"{name}={text}"}.get(content.type, name))
-    return ", ".join(parts)

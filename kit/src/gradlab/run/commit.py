@@ -1,8 +1,7 @@
 """What a job has written, checked, and put in its place.
 
-    <work>/drafts/<workflow>/<job>/outputs/<name>    what the job writes, kept until it succeeds
+    <work>/drafts/<workflow>/<job>/outputs/<name>    what the job has written
                                    commit/<name>/    a dataset's next version, about to be moved
-    <work>/volumes/<workflow>/<job>/<name>           volumes, for as long as the run lasts
 
 Promises: outputs become visible only when the job has succeeded and all of them are sound.
 `collect` leaves everything where it is and says what is to become of it; once that is written
@@ -12,8 +11,10 @@ down, `settle` does it, and may be killed and repeated at any moment with the sa
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..base import folders
@@ -22,116 +23,63 @@ from ..base.files import names, write_in_place
 from ..base.retries import retry
 from ..base.terminal import printable
 from ..base.units import human
-from ..engines.protocol import DRAFTS
 from ..spec import credentials
 from ..spec.spec import Job, Port
 from ..store import sealing, tree
-from ..store.belongings import Draft
 from ..store.datasets import Store
-from ..store.drafts import DraftCopies
-from ..store.folder import Folder
-from .journal import Content
+from .logs import Console, JobLog
 from .masking import Mask
+from .place import Place, clear
+from .record import BEGUN, Content, JobState, Record
 
 LONGEST_STRING = 1 << 16  # bytes
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a workflow's things lie: in a backend, and in `work` on the local disk."""
-
-    workflow: str
-    backend: Folder
-    work: Path
-
-    @property
-    def kept(self) -> Path:
-        """The backend's folder."""
-        return self.backend.top
-
-    @property
-    def record(self) -> Path:
-        """The folder of the run's record."""
-        return self.kept / "workflows" / self.workflow
-
-    def log(self, job: str) -> Path:
-        """The job's log file."""
-        return self.work / "workflows" / self.workflow / "logs" / f"{job}.log"
-
-    @property
-    def volumes(self) -> Path:
-        """The volumes of this run."""
-        return self.work / "volumes" / self.workflow
-
-    def volume(self, job: str, name: str) -> Path:
-        """One volume of this run."""
-        return self.volumes / job / name
-
-    def draft(self, job: str) -> Path:
-        """The folder in which a job works."""
-        return self.work / DRAFTS / self.workflow / job
-
-    def copies(self, job: str, run: str, draft: Draft | None = None) -> DraftCopies:
-        """The copies of a job's draft, for a local disk that may vanish."""
-        key = f"{DRAFTS}/{self.workflow}/{job}"
-        return DraftCopies(self.draft(job) / "outputs", self.backend, key, run, draft)
-
-    def discard_draft(self, job: str) -> None:
-        """Forget what a job wrote and didn't finish."""
-        folders.discard(self.draft(job))
-        self.copies(job, "").discard()
-
-    def forget_copy(self, job: str, run: str) -> None:
-        """Forget the copy of what a job wrote in a run, which has its result."""
-        # On a fast storage too, which may have been a slow one then.
-        self.copies(job, run).forget()
+def commit(
+    job: Job,
+    contents: Mapping[str, Content],
+    fingerprint: str,
+    began: float,
+    record: Record,
+    place: Place,
+    log: JobLog,
+) -> dict[str, Content]:
+    """Put the outputs that were collected in their places; give them with their final versions."""
+    state = JobState("committing", fingerprint, dict(contents), time.monotonic() - began)
+    record.put(job.name, state)
+    with log.busy("keeping its outputs"):
+        settled = settle(job.name, contents, place) or dict(contents)
+    _succeeded(job.name, replace(state, contents=settled), record, place, log.console)
+    return settled
 
 
-def prepare(job: Job, place: Place) -> None:
-    """Make a job's folder, with what an earlier run of it that died has written."""
-    draft = place.draft(job.name)
-    tidy(draft)
-    if (draft / "outputs").is_symlink():
-        (draft / "outputs").unlink()
-    for name in ("inputs", "tmp/home", "commit", "outputs"):
-        (draft / name).mkdir(parents=True, exist_ok=True)
-    for name, port in job.outputs.items():
-        folders.discard(place.volume(job.name, name))
-        path = draft / "outputs" / name
-        if path.is_symlink() or path.is_file():
-            path.unlink()  # what an earlier run put in the place of a folder, or its string
-        if port.type != "string":
-            path.mkdir(exist_ok=True)
+def recover(job: str, record: Record, place: Place, console: Console) -> None:
+    """Finish what a runner that was killed had begun to put in place."""
+    state = record.jobs.get(job)
+    if state and state.state == "committing":
+        settled = settle(job, state.contents, place)
+        if settled is None:
+            record.put(job, BEGUN)
+        else:
+            _succeeded(job, replace(state, contents=settled), record, place, console)
+    elif state and folders.exists(place.draft(job)):
+        # Killed between its success and the removal of its draft.
+        clear(place.draft(job), console)
 
 
-def reopen(draft: Path) -> None:
-    """Put back into the outputs what was about to become a version, and did not."""
-    for name in [] if (draft / "commit").is_symlink() else names(draft / "commit"):
-        data, written = draft / "commit" / name / "data", draft / "outputs" / name
-        if folders.exists(data) and not folders.exists(written):
-            written.parent.mkdir(exist_ok=True)
-            folders.move(data, written)
+def _succeeded(job: str, state: JobState, record: Record, place: Place, console: Console) -> None:
+    """Note that a job's outputs are in their places, and remove its draft."""
+    record.put(job, replace(state, state="succeeded"))
+    # Not its copy on slow storage: what took its place may never be uploaded.
+    clear(place.draft(job), console)
 
 
-def tidy(draft: Path) -> None:
-    """Remove all but the outputs from a job's folder."""
-    for name in ("inputs", "tmp", "root", "layers", "commit", "mirror"):
-        folders.discard(draft / name)
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What is needed to look at a job's outputs; `tell` gets a remark."""
-
-    store: Store
-    secrets: Mapping[str, str]  # which a string may hold
-    source: str  # what the versions' manifests say of where they come from
-    tell: Callable[[str], None]
-
-
-def collect(job: Job, place: Place, by: Inspection) -> dict[str, Content]:
+def collect(
+    job: Job, place: Place, secrets: Mapping[str, str], source: str, log: JobLog
+) -> dict[str, Content]:
     """Check what a job has written and say what each output is to become.
 
+    `secrets` may be held by a string; `source` is what the versions' manifests say of their origin.
     Raises GradlabError for an output that was never written, leads out of itself, or is no
     small UTF-8 text where it has to be, OSError for what can't be read.
     """
@@ -140,27 +88,29 @@ def collect(job: Job, place: Place, by: Inspection) -> dict[str, Content]:
         raise GradlabError("/outputs is no longer a folder", exit_code=1)
     for name, port in job.outputs.items():
         try:
-            contents[name] = _collect(name, port, draft, by)
+            if port.type == "string":
+                text = _text(name, draft / "outputs" / name)
+                contents[name] = Content("string", credentials.seal(text, secrets))
+            else:
+                contents[name] = _collect(name, port, draft, place.store, source, log)
         except GradlabError as error:
             raise GradlabError(f"output {name!r} ({port.type}): {error}", exit_code=1) from error
     return contents
 
 
-def _collect(name: str, port: Port, draft: Path, by: Inspection) -> Content:
+def _collect(name: str, port: Port, draft: Path, store: Store, source: str, log: JobLog) -> Content:
     path = draft / "outputs" / name
-    if port.type == "string":
-        return Content("string", credentials.seal(_text(name, path), by.secrets))
     if not folders.is_folder(path):
         raise GradlabError(f"/outputs/{name} is no longer a folder")
     for left_out in sealing.seal(path):
-        by.tell(f"warning: not kept: /outputs/{name}/{left_out}")
+        log.note(f"warning: not kept: /outputs/{name}/{left_out}")
     content = tree.scan(path)
     if port.type == "volume":
         return Content("volume", content.digest)
     if not content.files:
         raise GradlabError(f"nothing was written to /outputs/{name}")
     sealing.sync(path, content.files)
-    version = by.store.plan(port.ref or "", content, by.source)
+    version = store.plan(port.ref or "", content, source)
     write_in_place(draft / "commit" / name / "manifest.json", version.to_text())
     return Content("dataset", str(version))
 
@@ -186,7 +136,21 @@ def _beginning(path: Path) -> bytes:
         return file.read(LONGEST_STRING + 1)
 
 
-def secret_strings(
+def remark(
+    job: Job, place: Place, contents: Mapping[str, Content], secrets: Mapping[str, str], log: JobLog
+) -> None:
+    """Say what looks like a mistake in what a job that succeeded has written."""
+    with suppress(OSError):  # it only observes
+        for line in _remarks(job, place, contents):
+            log.note(line)
+    for name in _secret_strings(contents, secrets, log.mask):
+        log.note(
+            f"warning: the string /outputs/{name} holds a secret: it is handed on, and hidden "
+            "where it is shown"
+        )
+
+
+def _secret_strings(
     contents: Mapping[str, Content], secrets: Mapping[str, str], mask: Mask
 ) -> Iterator[str]:
     """Name the strings that hold a secret, in whatever form."""
@@ -196,8 +160,7 @@ def secret_strings(
             yield name
 
 
-def remarks(job: Job, place: Place, contents: dict[str, Content]) -> Iterator[str]:
-    """Say what looks like a mistake in what a job that succeeded has written."""
+def _remarks(job: Job, place: Place, contents: Mapping[str, Content]) -> Iterator[str]:
     outputs = place.draft(job.name) / "outputs"
     for name in sorted(set(names(outputs)) - set(job.outputs)):
         yield f"warning: /outputs/{printable(name)} is not kept: the job declares no such output"
@@ -211,14 +174,12 @@ def remarks(job: Job, place: Place, contents: dict[str, Content]) -> Iterator[st
             )
 
 
-def settle(
-    job: str, contents: dict[str, Content], place: Place, store: Store
-) -> dict[str, Content] | None:
+def settle(job: str, contents: Mapping[str, Content], place: Place) -> dict[str, Content] | None:
     """Put a job's outputs in their places, and give them with the versions' final numbers.
 
     None where the draft is gone that held them.
     """
-    settled, draft = dict(contents), place.draft(job)
+    settled, draft, store = dict(contents), place.draft(job), place.store
     for name, content in contents.items():
         written, box = draft / "outputs" / name, draft / "commit" / name
         if content.type == "volume" and not _settle_volume(written, place.volume(job, name)):

@@ -1,0 +1,122 @@
+"""Whether a job has to run, and with what.
+
+Promises: a job that succeeded earlier in this run is not run again while its own text, its
+inputs and the code that it takes are the same and its outputs are still there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from typing import Any
+
+from ..base import folders
+from ..spec import credentials
+from ..spec.spec import Job, Port
+from ..store import belongings, models, tree
+from ..store.datasets import Store
+from ..store.versions import NoVersion
+from .actions import checkout
+from .pins import own_dataset
+from .place import Place
+from .record import Content, JobState, Record
+from .sources import Sources
+
+
+def inputs_of(job: Job, sources: Sources, record: Record) -> dict[str, Content]:
+    """Say what a job's inputs hold; raises KeyError while a job before it hasn't succeeded."""
+    return {name: input_of(port, job, sources, record) for name, port in job.inputs.items()}
+
+
+def input_of(port: Port, job: Job, sources: Sources, record: Record) -> Content:
+    """Say what one input holds."""
+    if port.source and port.source[0] != "workflow":
+        return record.jobs[port.source[0]].contents[port.source[1]]
+    if reference := sources.reference(port):
+        run, own = record.run, own_dataset(job, reference)
+        found = run.own[own] if own in run.own else run.datasets[reference]
+        return Content("dataset", found or "")
+    if port.source:
+        return sources.given[port.source[1]]
+    return Content(port.type, port.value or "")
+
+
+def fingerprint(job: Job, sources: Sources, record: Record, store: Store) -> str:
+    """Give what two runs of a job share exactly if one can stand for the other."""
+    inputs = inputs_of(job, sources, record)
+    identities = {name: _identity(content, store) for name, content in inputs.items()}
+    code = checkout.code(job, sources.event, sources.repository)
+    parts = [job.uses, job.parameters, job.env, _declared(job), identities, code]
+    filled = [credentials.fill(given, sources.secrets) for given in (job.parameters, job.env)]
+    if filled != [job.parameters, job.env]:
+        parts.append(_proof(filled, record.run.id))
+    return _digest(parts)
+
+
+def key(job: Job, sources: Sources, record: Record, place: Place) -> belongings.Key:
+    """Give what two runs of a job share exactly if one can go on with what the other left.
+
+    A secret says who asks, not for what: another value is no other job.
+    """
+    found = {"its text": _digest([job.uses, job.parameters, job.env, _declared(job)])}
+    for name, content in inputs_of(job, sources, record).items():
+        source = job.inputs[name].source or ("", "")
+        code = content.type == "volume" and sources.spec.jobs[source[0]].uses == checkout.NAME
+        identity = (
+            belongings.code_key(place.volume(*source)) if code else _identity(content, place.store)
+        )
+        found[f"input {name!r}"] = _digest(identity)
+    return found
+
+
+def reusable(job: Job, sources: Sources, record: Record, place: Place) -> JobState | None:
+    """Give what a job did earlier in this run, if that still holds and is still there."""
+    state = record.jobs.get(job.name)
+    if not state or state.state != "succeeded":
+        return None
+    if state.fingerprint != fingerprint(job, sources, record, place.store):
+        return None
+    there = all(_is_there(job, *item, place) for item in state.contents.items())
+    return state if there else None
+
+
+def stands(job: Job, sources: Sources, record: Record, store: Store) -> bool:
+    """Tell whether what a job did in a run that has finished still holds; its volumes are gone."""
+    state = record.jobs.get(job.name)
+    if not state or state.fingerprint != fingerprint(job, sources, record, store):
+        return False
+    return all(map(store.exists, state.versions()))
+
+
+def _is_there(job: Job, name: str, content: Content, place: Place) -> bool:
+    if content.type == "dataset":
+        return place.store.exists(content.value)
+    volume = place.volume(job.name, name)
+    if content.type == "volume":
+        return folders.is_folder(volume) and tree.scan(volume).digest == content.value
+    if job.uses == "create-model@v1":
+        return models.is_whole(place.models, str(job.parameters["name"]), content.value)
+    return True
+
+
+def _declared(job: Job) -> dict[str, Any]:
+    return {name: [port.type, port.ref] for name, port in job.outputs.items()}
+
+
+def _proof(filled: Any, run: str) -> str:
+    """Give what tells two values of a secret apart, and takes long to guess one by."""
+    text = json.dumps(filled, sort_keys=True, default=str).encode()
+    return hashlib.pbkdf2_hmac("sha256", text, run.encode(), 100_000).hex()
+
+
+def _identity(content: Content, store: Store) -> str:
+    # Not a version's name: one that was lost and made again may have another.
+    if content.type == "dataset" and content.value:
+        with suppress(NoVersion):  # told where it is opened
+            return f"dataset {store.find(content.value, whole=False).tree.digest}"
+    return str(content)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
