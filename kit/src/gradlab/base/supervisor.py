@@ -24,7 +24,6 @@ import stat
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
 
 GRACE = 10.0  # seconds between a signal and SIGKILL, as docker stop has it
 DRAIN = 10.0  # for what still reads from a pipe when the command has ended
@@ -36,13 +35,11 @@ PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 STOPPED, GONE = "Tt", "ZXx"  # states of proc(5)
 
 
-class Process(NamedTuple):
+class Process:  # no NamedTuple: to import that takes as long as all else that is done here
     """What Linux says about a process."""
 
-    pid: int
-    parent: int
-    group: int
-    state: str
+    def __init__(self, pid: int, parent: int, group: int, state: str) -> None:
+        self.pid, self.parent, self.group, self.state = pid, parent, group, state
 
 
 class Supervisor:

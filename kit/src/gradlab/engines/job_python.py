@@ -39,14 +39,22 @@ def make(folder: Path, seen: str) -> None:
     _write_program(programs / ".pip", f'exec {python} -m pip "$@"')
     _write_program(programs / ".run", f'exec {python} {here}/"${{0##*/}}" "$@"')
     for name in _programs():
-        (programs / name).symlink_to(".run")
+        _also(programs / ".run", name)
     for name in ("pip", "pip3", f"pip{VERSION}"):
-        (programs / name).symlink_to(".pip")
+        _also(programs / ".pip", name)
 
 
 def _write_program(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
+
+
+def _also(program: Path, name: str) -> None:
+    """Give a program another name: a hard link, for a hundred symbolic ones take a while."""
+    try:
+        os.link(program, program.with_name(name))
+    except OSError:  # a file system without them
+        program.with_name(name).symlink_to(program.name)
 
 
 def _path_file() -> str:

@@ -43,13 +43,12 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "
 OF_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr")
 PROBING = threading.Lock()
 # Without `volatile` each end of a job would wait for the disk; older kernels don't know it.
-LAYER = (
-    "layer() { mount -i -t overlay -o "
-    '"lowerdir=/$1,upperdir=upper/$1,workdir=work/$1$2" overlay "mnt/$1"; }; '
-    'lay() { layer "$1" ,volatile 2>/dev/null || layer "$1"; }; cd "$1" && shift && '
-)
-TRY = LAYER + 'for name; do lay "$name" && echo "$name"; done 2>/dev/null; true'
-MOUNTED = LAYER + 'while [ "$1" != -- ]; do lay "$1" || exit 125; shift; done; shift; exec "$@"'
+OVERLAY = "lowerdir=/{0},upperdir=upper/{0},workdir=work/{0}"
+TRY = f'''cd "$1" && shift && for name; do for more in ,volatile ""; do
+mount -i -t overlay -o "{OVERLAY.format("$name")}$more" overlay "mnt/$name" || continue
+echo "$name$more"; break; done; done 2>/dev/null; true'''
+# All in one process, whatever stands in the path to it.
+MOUNTED = 'cd "$1" && mount -i -a -T layers || exit 125; shift; exec "$@"'
 
 
 @contextmanager
@@ -87,8 +86,8 @@ def layered(folder: Path) -> tuple[str, ...]:
 
 
 @functools.cache
-def _layers(folder: Path) -> tuple[str, ...]:
-    """Try which of the system's folders can be layered with files below a folder."""
+def _layers(folder: Path) -> dict[str, str]:
+    """Try which of the system's folders can be layered with files below a folder, and how."""
     names = [name for name in SYSTEM if _room_for(folder, name)]
     for left in folder.glob(f"{TRIED}*"):  # by a runner that was killed while it tried
         folders.discard(left)
@@ -96,8 +95,9 @@ def _layers(folder: Path) -> tuple[str, ...]:
         _make_layers(Path(place), names)
         command = [*private_mounts(), "/bin/sh", "-c", TRY, "sh", f"{place}/layers", *names]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        return tuple(done.stdout.split())
-    return ()
+        found = (line.partition(",") for line in done.stdout.split())
+        return {name: comma + more for name, comma, more in found}
+    return {}
 
 
 def _room_for(folder: Path, name: str) -> bool:
@@ -119,8 +119,10 @@ def with_layers(folder: Path, names: Sequence[str], command: list[str]) -> list[
     if not names:
         return command
     _make_layers(folder, names)
-    place = str(folder / "layers")
-    return [*private_mounts(), "/bin/sh", "-c", MOUNTED, "sh", place, *names, "--", *command]
+    ways = _layers(folder.parent)
+    lines = (f"overlay mnt/{name} overlay {OVERLAY.format(name)}{ways[name]}\n" for name in names)
+    (folder / "layers" / "layers").write_text("".join(lines))
+    return [*private_mounts(), "/bin/sh", "-c", MOUNTED, "sh", str(folder / "layers"), *command]
 
 
 def system(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
