@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+KEPT = 1 << 28  # bytes that were freed and that a process keeps
+LARGE = 1 << 25  # bytes from which on a block is not kept: the most that glibc allows
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
+
+
+def keep_freed_memory() -> None:
+    """Let this process, and those that it forks, keep what they free, where malloc is glibc's.
+
+    Else a step of a training may give its memory back and get it anew, page by page, in the next.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(MMAP_THRESHOLD, LARGE)
 
 
 def started() -> float:

@@ -158,6 +158,7 @@ class World:
 def join(wanted: machine.Device) -> World:
     """Join the processes that torchrun started, or be alone."""
     make_repeatable()
+    machine.keep_freed_memory()
     torch.set_num_threads(devices.threads() or torch.get_num_threads())
     device = choose(wanted)
     size = int(os.environ.get("WORLD_SIZE", 1))
