@@ -28,7 +28,7 @@ import ours
 from measure import Row, alone, interleaved, processor, ratio, repeated, tell
 
 ROUNDS = 7
-TURNS = 9  # in a round, of which the first, with the start, doesn't count
+TURNS = 6  # in a round, of which the first, with the start, doesn't count
 EPOCHS = 2  # of a turn
 EVERY = 1.0  # seconds between checkpoints
 LATE = 20_000  # steps
