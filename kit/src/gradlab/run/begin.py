@@ -34,9 +34,9 @@ def whole(
     last = _last(place, console, dry)
     if last and (fresh or _has_ended(last, place, console)):
         _refuse_while_others(sources, place, dry)
-        record = Record(place.record)
+        record = Record(place.backend, place.record)
     else:
-        record = _resumed(last, console) if last else Record(place.record)
+        record = _resumed(last, console) if last else Record(place.backend, place.record)
     before = place.workflow if fresh else None
     look_up(selected, record.run, sources, place.store, console, before)
     if not dry:
@@ -70,7 +70,7 @@ def join(
         raise _missing(job, needed[0], sources, fresh)
     if last and ended:
         _refuse_while_others(sources, place, dry, whole=fresh)
-    record = _resumed(last, console) if last and not ended else Record(place.record)
+    record = _resumed(last, console) if last and not ended else Record(place.backend, place.record)
     before = place.workflow if fresh else None
     look_up([*needed, job], record.run, sources, place.store, console, before)
     for other in needed:
@@ -84,7 +84,7 @@ def join(
 
 def _last(place: Place, console: Console, dry: bool) -> Record | None:
     """Read how far the last run came, with what runners that were killed had begun to commit."""
-    last = Record.load(place.record)
+    last = Record.load(place.backend, place.record)
     if last and not dry:
         _recover_all(last, place, console)
     return last

@@ -96,7 +96,7 @@ def _is_there(job: Job, name: str, content: Content, place: Place) -> bool:
     if content.type == "volume":
         return folders.is_folder(volume) and tree.scan(volume).digest == content.value
     if job.uses == "create-model@v1":
-        return models.is_whole(place.models, str(job.parameters["name"]), content.value)
+        return models.is_whole(place.backend, str(job.parameters["name"]), content.value)
     return True
 
 

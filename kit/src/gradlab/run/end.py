@@ -34,7 +34,7 @@ def finish(
     while True:
         with holding.beginning(place):
             busy = holding.at_work(place, jobs)
-            now = Record.load(place.record)
+            now = Record.load(place.backend, place.record)
             if not busy and now and now.run.id == record.run.id and not now.run.finished:
                 _close(jobs, alone, now, place, console)
             # What another one is about to find done it leaves at once, and then nobody ends it.

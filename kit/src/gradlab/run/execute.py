@@ -113,7 +113,7 @@ def _create_model(prepared: Prepared, run: str, place: Place, log: JobLog) -> in
     inputs = {"model": prepared.inputs["model"], **prepared.inputs}
     name, type = str(parameters["name"]), str(parameters["type"])
     content = str(prepared.contents["model"])
-    id = models.create(place.models, name, type, content, inputs, f"{run} {job.name}")
+    id = models.create(place.backend, name, type, content, inputs, f"{run} {job.name}")
     for output in job.outputs:
         (prepared.folder / "outputs" / output).write_text(id)
     log.note(f"model {name} {id} ({type}), {content}")

@@ -144,8 +144,6 @@ def _run(
 
 def _keep_log(job: str, place: Place) -> None:
     path = place.log(job)
-    kept = place.kept / path.relative_to(place.work)
-    if kept != path:
+    if place.work != place.kept:
         place.backend.check()
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(path.read_bytes())
+        place.backend.put(str(path.relative_to(place.work)), path)

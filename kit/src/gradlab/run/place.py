@@ -36,14 +36,9 @@ class Place:
         return self.backend.top
 
     @property
-    def record(self) -> Path:
-        """The folder of the run's record."""
-        return self.kept / "workflows" / self.workflow
-
-    @property
-    def models(self) -> Path:
-        """The registry of models."""
-        return self.kept / "models"
+    def record(self) -> str:
+        """The key of the folder of the run's record."""
+        return f"workflows/{self.workflow}"
 
     def lock(self, name: str) -> Path:
         """A file that is locked; other machines see only the storage, which may have no locks."""

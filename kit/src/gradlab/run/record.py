@@ -14,11 +14,10 @@ import re
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from ..base import files
 from ..store import sealed
+from ..store.backend import Backend
 from ..store.records import Records
 
 UTC = "%Y-%m-%dT%H:%M:%SZ"
@@ -71,21 +70,22 @@ class Run:
 
 @dataclass
 class Record:
-    """A run and how far its jobs came, as they are noted in a folder."""
+    """A run and how far its jobs came, as they are noted on a backend."""
 
-    folder: Path
+    backend: Backend
+    folder: str
     run: Run = field(default_factory=Run)
     jobs: dict[str, JobState] = field(default_factory=dict)
     resumed: bool = False
 
     @classmethod
-    def load(cls, folder: Path) -> Record | None:
+    def load(cls, backend: Backend, folder: str) -> Record | None:
         """Read the newest record that is whole, None if there is none; raises OSError."""
-        run = Records(folder, "run-", SAYS).load(_run)
+        run = Records(backend, folder, "run-", SAYS).load(_run)
         if run is None:
             return None
-        record = cls(folder, run)
-        found = map(JOB.fullmatch, files.names(folder / "jobs"))
+        record = cls(backend, folder, run)
+        found = map(JOB.fullmatch, backend.list(f"{folder}/jobs"))
         for name in sorted({match[1] for match in found if match} | run.jobs.keys()):
             record.reload(name)
         return record
@@ -110,14 +110,14 @@ class Record:
 
     def save(self) -> None:
         """Note the run itself."""
-        Records(self.folder, "run-", SAYS).put(asdict(self.run))
+        Records(self.backend, self.folder, "run-", SAYS).put(asdict(self.run))
 
     def versions(self) -> list[str]:
         """List the versions of datasets that this run has made."""
         return [version for state in self.jobs.values() for version in state.versions()]
 
     def _records(self, job: str) -> Records:
-        return Records(self.folder / "jobs", f"{job}-", SAYS)
+        return Records(self.backend, f"{self.folder}/jobs", f"{job}-", SAYS)
 
 
 def _run(data: dict[str, Any]) -> Run:

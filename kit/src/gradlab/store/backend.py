@@ -16,7 +16,7 @@ Data = bytes | Sequence[bytes | memoryview]
 
 
 class Backend(Protocol):
-    """Keeps files by keys; `str` gives its top as people know it.
+    """Keeps files by keys; `str` gives its top as people know it, `where` a key's place.
 
     Promises: a write or put that returns can be read back as it was given; one that fails, or is
     cut off, may leave half a file under its key, unless `rename_is_atomic`. What can't be read is
@@ -29,8 +29,8 @@ class Backend(Protocol):
     writes_arrive_later: bool
     """What was written may be lost with the machine, and arrive in another order."""
 
-    def path(self, key: str) -> Path:
-        """Give where a key's file can be read in place."""
+    def where(self, key: str) -> str:
+        """Name the place of a key's file, as people know it."""
 
     def list(self, folder: str) -> list[str]:
         """Name what lies in a folder, in no order; nothing if it isn't there."""

@@ -22,9 +22,9 @@ from typing import Any
 from ..base import folders
 from ..base.errors import GradlabError, note
 from . import belongings, sealed, transfer, tree
-from .backend import Backend
 from .belongings import Draft, Key
 from .copier import Copier
+from .folder import Folder
 from .tree import File, Tree
 
 LIST = re.compile(r"\d{8}\.json")
@@ -40,7 +40,7 @@ class DraftCopies:
     """
 
     def __init__(
-        self, folder: Path, backend: Backend, key: str, run: str, draft: Draft | None = None
+        self, folder: Path, backend: Folder, key: str, run: str, draft: Draft | None = None
     ) -> None:
         self.folder, self.backend, self.key, self.run = folder, backend, key, run
         self.draft = draft or Draft({})
@@ -70,7 +70,7 @@ class DraftCopies:
                     return 0
                 self._bring(Tree.from_json(data), here)
             except (*NO_LIST, GradlabError) as error:
-                place = self.backend.path(entry)
+                place = self.backend.where(entry)
                 note(f"! the draft's copy {place} is not whole ({error}): taking the one before it")
                 passed_over.append(entry)
                 continue

@@ -36,6 +36,10 @@ class Folder:
         """Give where a key's file can be read in place."""
         return self.top / key
 
+    def where(self, key: str) -> str:
+        """Name the place of a key's file, as people know it."""
+        return str(self.top / key)
+
     def list(self, folder: str) -> list[str]:
         """Name what lies in a folder, in no order; nothing if it isn't there."""
         return files.names(self.top / folder)

@@ -12,6 +12,7 @@ from ..base.terminal import printable
 from ..base.units import human
 from ..services import session
 from . import models
+from .backend import Backend
 from .datasets import Store, open_store, usable
 from .versions import DamagedVersion, Version
 
@@ -81,7 +82,7 @@ def _verify(store: Store, reference: str | None) -> int:
         found = [store.find(reference, whole=False)]
     for name in () if reference else store.names():
         found += store.entries(name)
-    damaged = 0 if reference else _verify_models(store.top.parent / "models")
+    damaged = 0 if reference else _verify_models(store.backend)
     for version in found:
         if isinstance(version, DamagedVersion):
             damaged += 1
@@ -98,11 +99,13 @@ def _verify(store: Store, reference: str | None) -> int:
     return 1 if damaged else 0
 
 
-def _verify_models(top: Path) -> int:
+def _verify_models(backend: Backend) -> int:
     """Name the entries of the model registry that are damaged, and count them."""
-    found = list(models.damaged(top))
-    for path, problem in found:
-        print(f"model {path.parent.name} {path.stem}  DAMAGED  {path}: {problem}")
+    found = list(models.damaged(backend))
+    for key, problem in found:
+        _, name, file = key.split("/")
+        place = backend.where(key)
+        print(f"model {name} {file.removesuffix('.json')}  DAMAGED  {place}: {problem}")
     return len(found)
 
 

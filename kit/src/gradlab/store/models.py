@@ -19,17 +19,17 @@ from typing import Any
 
 from ..base import folders
 from ..base.errors import GradlabError
-from ..base.files import names, write_in_place
 from ..base.names import MODEL
 from ..base.retries import retry
 from . import sealed
+from .backend import Backend
 
 METRICS = ("evaluation.json", "metrics.json")
 LARGEST = 1 << 20  # bytes: metrics are a short text
 
 
 def create(
-    top: Path, name: str, type: str, content: str, inputs: Mapping[str, Path], run: str
+    backend: Backend, name: str, type: str, content: str, inputs: Mapping[str, Path], run: str
 ) -> str:
     """Register a model and give its id.
 
@@ -46,26 +46,28 @@ def create(
         "metrics": _metrics(inputs.values()),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_in_place(top / name / f"{id}.json", sealed.to_text(entry))
+    backend.write(f"models/{name}/{id}.json", sealed.to_text(entry).encode())
     return id
 
 
-def is_whole(top: Path, name: str, id: str) -> bool:
+def is_whole(backend: Backend, name: str, id: str) -> bool:
     """Tell whether an entry is there and whole; raises OSError where it can't be read."""
     try:
-        return bool(sealed.load(top / name / f"{id}.json"))
+        return bool(sealed.from_bytes(backend.read(f"models/{name}/{id}.json")))
     except (FileNotFoundError, sealed.Damaged):
         return False
 
 
-def damaged(top: Path) -> Iterator[tuple[Path, str]]:
-    """Give the entries that are damaged, each with what is wrong; raises OSError."""
-    for folder in (top / name for name in sorted(names(top))):
-        for path in (folder / name for name in sorted(names(folder)) if name.endswith(".json")):
+def damaged(backend: Backend) -> Iterator[tuple[str, str]]:
+    """Give the keys of entries that are damaged, each with what is wrong; raises OSError."""
+    for name in sorted(backend.list("models")):
+        for file in sorted(backend.list(f"models/{name}")):
+            key = f"models/{name}/{file}"
             try:
-                sealed.load(path)
+                if file.endswith(".json"):
+                    sealed.from_bytes(backend.read(key))
             except sealed.Damaged as error:
-                yield path, str(error)
+                yield key, str(error)
 
 
 def _metrics(inputs: Iterable[Path]) -> dict[str, Any]:

@@ -13,12 +13,11 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from ..base import files
 from ..base.errors import note
 from . import copies, sealed
+from .backend import Backend
 
 State = TypeVar("State")
 
@@ -27,7 +26,8 @@ State = TypeVar("State")
 class Records:
     """The records of one thing; `says` stands in the message about a damaged one."""
 
-    folder: Path
+    backend: Backend
+    folder: str
     prefix: str
     says: str = "a record"
     kept: int = 2
@@ -37,46 +37,46 @@ class Records:
 
         `read` raises sealed.Damaged for what is no such record. Raises OSError.
         """
-        for path in self.paths():
+        for key in self.keys():
             try:
-                return read(sealed.load(path))
+                return read(sealed.from_bytes(self.backend.read(key)))
             except FileNotFoundError:
                 continue
             except sealed.Unfinished:  # of a writer that was killed
                 continue
             except sealed.Damaged as error:
-                note(f"! {path}, {self.says}, is damaged ({error}): passed over")
+                place = self.backend.where(key)
+                note(f"! {place}, {self.says}, is damaged ({error}): passed over")
         return None
 
     def put(self, data: dict[str, Any]) -> None:
         """Write a new record, and remove outdated ones; raises OSError where that isn't written."""
-        records = self.paths()
+        records = self.keys()
         number = self._number(records[0]) + 1 if records else 1
-        newest = self.folder / f"{self.prefix}{number:08}.json"
-        files.write_in_place(newest, sealed.to_text(data))
+        newest = f"{self.folder}/{self.prefix}{number:08}.json"
+        self.backend.write(newest, sealed.to_text(data).encode())
         if len(records) >= self.kept:
             with suppress(OSError):  # what was written counts
                 self._prune(newest, records)
 
-    def paths(self) -> list[Path]:
+    def keys(self) -> list[str]:
         """List the records, the newest first, whole or not."""
         pattern = re.compile(rf"{re.escape(self.prefix)}\d{{8}}\.json")
-        found = [name for name in files.names(self.folder) if pattern.fullmatch(name)]
-        return [self.folder / name for name in sorted(found, reverse=True)]
+        found = filter(pattern.fullmatch, self.backend.list(self.folder))
+        return [f"{self.folder}/{name}" for name in sorted(found, reverse=True)]
 
-    def _number(self, path: Path) -> int:
-        return int(path.stem.removeprefix(self.prefix))
+    def _number(self, key: str) -> int:
+        return int(key[-13:-5])
 
-    def _prune(self, newest: Path, records: list[Path]) -> None:
-        whole = [newest, *filter(_is_whole, records)]
-        gone = copies.outdated(whole, files.age, self.kept)
+    def _prune(self, newest: str, records: list[str]) -> None:
+        whole = [newest, *filter(self._is_whole, records)]
+        gone = copies.outdated(whole, self.backend.age, self.kept)
         kept = set(whole).difference(gone)
-        for path in set(records) - kept:
-            files.remove(path)
+        for key in set(records) - kept:
+            self.backend.delete(key)
 
-
-def _is_whole(path: Path) -> bool:
-    try:
-        return bool(sealed.load(path))
-    except (FileNotFoundError, sealed.Damaged):
-        return False
+    def _is_whole(self, key: str) -> bool:
+        try:
+            return bool(sealed.from_bytes(self.backend.read(key)))
+        except (FileNotFoundError, sealed.Damaged):
+            return False

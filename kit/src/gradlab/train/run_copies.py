@@ -49,7 +49,7 @@ class RunCopies:
             self._restore()
         except OSError as error:
             raise GradlabError(
-                f"The run in {self.backend.path(self.key)} can't be read: {error}.\nGive the same "
+                f"The run in {self.backend.where(self.key)} can't be read: {error}.\nGive the same "
                 "command again when it can; --name starts another run.",
                 exit_code=1,
             ) from error
@@ -63,7 +63,7 @@ class RunCopies:
         for name in sorted(found, key=lambda n: (step_of(n) <= recorded, n), reverse=True):
             data = self._read(name)
             if data is None:
-                place = self.backend.path(self._key(name))
+                place = self.backend.where(self._key(name))
                 note(f"! {place} is damaged or not uploaded whole: passed over.")
                 continue
             if step_of(name) > local:
