@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from .retries import retry
@@ -57,6 +58,9 @@ def discard(folder: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
+    with suppress(PermissionError):
+        shutil.rmtree(folder)
+        return
     for top, folders, _ in os.walk(folder):
         for name in (".", *folders):
             path = os.path.join(top, name)

@@ -82,7 +82,7 @@ def layered(folder: Path) -> tuple[str, ...]:
     if os.getuid() or not shutil.which("unshare"):
         return ()
     with PROBING:
-        return tuple(name for name in _layers(folder.parent) if _room_for(folder, name))
+        return tuple(_layers(folder.parent))
 
 
 @functools.cache

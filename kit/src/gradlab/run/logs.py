@@ -139,6 +139,10 @@ class JobLog:
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.rest = ""
         self.drawn = 0.0
+        self.change = threading.Condition()
+        self.teller: threading.Thread | None = None
+        self.work: tuple[str, float] | None = None  # the runner's own, and when it began
+        self.over = False
         self.file = LogFile(path, append, lambda text: console.line(self.prefix + text))
 
     def write(self, data: bytes, last: bool = False) -> None:
@@ -164,22 +168,38 @@ class JobLog:
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
         """Say now and then that the runner itself is at work for the job, and with what."""
-        began, over = time.monotonic(), threading.Event()
-
-        def tell() -> None:
-            while not over.wait(BUSY_SECONDS):
-                self.note(f"{what}: {duration(time.monotonic() - began)} so far")
-
-        teller = threading.Thread(target=tell, daemon=True)
-        teller.start()
+        if not self.teller:  # one for all that the runner does: a thread for each takes its time
+            self.teller = threading.Thread(target=self._tell, daemon=True)
+            self.teller.start()
+        with self.change:
+            self.work = (what, time.monotonic())
+            self.change.notify()
         try:
             yield
         finally:
-            over.set()
-            teller.join()
+            with self.change:
+                self.work = None
+
+    def _tell(self) -> None:
+        told = 0.0
+        with self.change:
+            while not self.over:
+                if not self.work:
+                    self.change.wait()
+                    continue
+                what, began = self.work
+                due = max(began, told) + BUSY_SECONDS
+                if (now := time.monotonic()) < due:
+                    self.change.wait(due - now)
+                    continue
+                told = now
+                self.note(f"{what}: {duration(now - began)} so far")
 
     def close(self) -> None:
         """Write what is left of the output."""
+        with self.change:
+            self.over = True
+            self.change.notify()
         self.write(b"", last=True)
         self.file.close()
 
