@@ -14,7 +14,7 @@ from ..spec.spec import Job
 from ..store.versions import NoVersion
 from . import holding
 from .commit import recover
-from .decide import reusable, stands
+from .decide import done, stands
 from .logs import Console
 from .pins import look_up, look_up_others, writes
 from .place import Place, clear
@@ -125,7 +125,7 @@ def _missing(
 
 def _has_succeeded(job: Job, record: Record, sources: Sources, place: Place) -> bool:
     try:
-        return reusable(job, sources, record, place) is not None
+        return done(job, sources, record, place)
     except KeyError:  # nor has one that it needs
         return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -42,40 +43,56 @@ def input_of(port: Port, job: Job, sources: Sources, record: Record) -> Content:
     return Content(port.type, port.value or "")
 
 
-def fingerprint(job: Job, sources: Sources, record: Record, store: Store) -> str:
+def identities_of(inputs: Mapping[str, Content], store: Store) -> dict[str, str]:
+    """Say what is the same exactly if two inputs hold the same."""
+    return {name: _identity(content, store) for name, content in inputs.items()}
+
+
+def fingerprint(job: Job, identities: Mapping[str, str], sources: Sources, run: str) -> str:
     """Give what two runs of a job share exactly if one can stand for the other."""
-    inputs = inputs_of(job, sources, record)
-    identities = {name: _identity(content, store) for name, content in inputs.items()}
     code = checkout.code(job, sources.event, sources.repository)
-    parts = [job.uses, job.parameters, job.env, _declared(job), identities, code]
+    parts = [job.uses, job.parameters, job.env, _declared(job), dict(identities), code]
     filled = [credentials.fill(given, sources.secrets) for given in (job.parameters, job.env)]
     if filled != [job.parameters, job.env]:
-        parts.append(_proof(filled, record.run.id))
+        parts.append(_proof(filled, run))
     return _digest(parts)
 
 
-def key(job: Job, sources: Sources, record: Record, place: Place) -> belongings.Key:
+def key(
+    job: Job,
+    inputs: Mapping[str, Content],
+    identities: Mapping[str, str],
+    sources: Sources,
+    place: Place,
+) -> belongings.Key:
     """Give what two runs of a job share exactly if one can go on with what the other left.
 
     A secret says who asks, not for what: another value is no other job.
     """
     found = {"its text": _digest([job.uses, job.parameters, job.env, _declared(job)])}
-    for name, content in inputs_of(job, sources, record).items():
+    for name, content in inputs.items():
         source = job.inputs[name].source or ("", "")
         code = content.type == "volume" and sources.spec.jobs[source[0]].uses == checkout.NAME
-        identity = (
-            belongings.code_key(place.volume(*source)) if code else _identity(content, place.store)
-        )
+        identity = belongings.code_key(place.volume(*source)) if code else identities[name]
         found[f"input {name!r}"] = _digest(identity)
     return found
 
 
-def reusable(job: Job, sources: Sources, record: Record, place: Place) -> JobState | None:
+def done(job: Job, sources: Sources, record: Record, place: Place) -> bool:
+    """Tell whether what a job did earlier in this run still holds and is still there."""
+    if job.name not in record.jobs:
+        return False
+    identities = identities_of(inputs_of(job, sources, record), place.store)
+    return (
+        reusable(job, fingerprint(job, identities, sources, record.run.id), record, place)
+        is not None
+    )
+
+
+def reusable(job: Job, fingerprint: str, record: Record, place: Place) -> JobState | None:
     """Give what a job did earlier in this run, if that still holds and is still there."""
     state = record.jobs.get(job.name)
-    if not state or state.state != "succeeded":
-        return None
-    if state.fingerprint != fingerprint(job, sources, record, place.store):
+    if not state or state.state != "succeeded" or state.fingerprint != fingerprint:
         return None
     there = all(_is_there(job, *item, place) for item in state.contents.items())
     return state if there else None
@@ -84,7 +101,10 @@ def reusable(job: Job, sources: Sources, record: Record, place: Place) -> JobSta
 def stands(job: Job, sources: Sources, record: Record, store: Store) -> bool:
     """Tell whether what a job did in a run that has finished still holds; its volumes are gone."""
     state = record.jobs.get(job.name)
-    if not state or state.fingerprint != fingerprint(job, sources, record, store):
+    if not state:
+        return False
+    identities = identities_of(inputs_of(job, sources, record), store)
+    if state.fingerprint != fingerprint(job, identities, sources, record.run.id):
         return False
     return all(map(store.exists, state.versions()))
 

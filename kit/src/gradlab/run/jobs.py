@@ -6,7 +6,7 @@ Promises: what fails is this job alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,7 @@ from ..base.stop import Stop
 from ..engines.protocol import Engine
 from ..spec.spec import Job
 from .commit import collect, commit, recover, remark
-from .decide import fingerprint, inputs_of, key, reusable
+from .decide import fingerprint, identities_of, inputs_of, key, reusable
 from .execute import execute
 from .logs import Console, JobLog
 from .place import Place
@@ -58,17 +58,26 @@ def do(
     """
     if stop.signal:
         return Result("skipped", message="the run was ended")
-    began = time.monotonic()
+    began, secrets = time.monotonic(), sources.secrets
     try:
-        with turn:
+        with turn, _logged(job, sources, place, record.resumed, console, stop) as log:
+            began = time.monotonic()  # not while it waited
             record.reload(job.name)  # another process may have done it
             recover(job.name, record, place, console)
-            if state := reusable(job, sources, record, place):
+            run, inputs = record.run.id, inputs_of(job, sources, record)
+            identities = identities_of(inputs, place.store)
+            mark = fingerprint(job, identities, sources, run)
+            if state := reusable(job, mark, record, place):
                 console.line(f"[{job.name}] reused: neither it nor what it reads has changed")
                 return Result("reused", state.seconds, state.contents)
-            with _logged(job, sources, place, record.resumed, console, stop) as log:
-                contents = _run(job, sources, record, place, engine, accept, log, stop)
-            return Result("ran", time.monotonic() - began, contents)
+            _forget(job.name, mark, record, place, log)
+            whose = key(job, inputs, identities, sources, place)
+            with kept(job, whose, run, place, accept, log, stop):
+                prepared = prepare(job, inputs, secrets, place, engine.read_only, accept, log)
+                execute(prepared, sources, run, place, engine, log, stop)
+                contents = _collected(job, secrets, run, place, log)
+            settled = commit(job, contents, mark, began, record, place, log)
+            return Result("ran", time.monotonic() - began, settled)
     except Failed as failed:
         return replace(failed.result, seconds=time.monotonic() - began)
     except Exception as error:
@@ -97,7 +106,8 @@ def _logged(
     finally:
         log.close()
         with suppress(OSError):  # a log is no reason to fail
-            _keep_log(job.name, place)
+            if log.tail:
+                _keep_log(job.name, place)
 
 
 def _ending(stop: Stop) -> str:
@@ -109,37 +119,26 @@ def _said(error: Exception) -> str:
     return str(error) if known else f"{type(error).__name__}: {error}"
 
 
-def _run(
-    job: Job,
-    sources: Sources,
-    record: Record,
-    place: Place,
-    engine: Engine,
-    accept: bool,
-    log: JobLog,
-    stop: Stop,
-) -> dict[str, Content]:
-    """Run a job and commit its outputs; raises GradlabError where either fails."""
-    began, run, secrets = time.monotonic(), record.run.id, sources.secrets
-    mark = fingerprint(job, sources, record, place.store)
-    if left := processes.kill(str(place.draft(job.name))):
+def _forget(job: str, mark: str, record: Record, place: Place, log: JobLog) -> None:
+    """End what a killed run of a job has left behind, and what it did if that was another job's."""
+    if left := processes.kill(str(place.draft(job))):
         log.note(f"ended {left} processes that a killed run of this job had left behind")
-    if done := record.jobs.get(job.name):
+    if done := record.jobs.get(job):
         if done.fingerprint != mark:
-            place.discard_draft(job.name)
+            place.discard_draft(job)
         # Else its outputs were lost, and the copy of its draft is as good. In either case it
         # has not succeeded from now on, for an interruption must not discard a draft.
-        record.put(job.name, BEGUN)
-    whose, found = key(job, sources, record, place), inputs_of(job, sources, record)
-    with kept(job, whose, run, place, accept, log, stop):
-        prepared = prepare(job, found, secrets, place, engine.read_only, accept, log)
-        execute(prepared, sources, run, place, engine, log, stop)
-        place.backend.check(PATIENCE)
-        source = f"{place.workflow}/{job.name}, run {run}"
-        with log.busy("reading its outputs"):
-            contents = collect(job, place, secrets, source, log)
+        record.put(job, BEGUN)
+
+
+def _collected(
+    job: Job, secrets: Mapping[str, str], run: str, place: Place, log: JobLog
+) -> dict[str, Content]:
+    place.backend.check(PATIENCE)
+    with log.busy("reading its outputs"):
+        contents = collect(job, place, secrets, f"{place.workflow}/{job.name}, run {run}", log)
     remark(job, place, contents, secrets, log)
-    return commit(job, contents, mark, began, record, place, log)
+    return contents
 
 
 def _keep_log(job: str, place: Place) -> None:

@@ -21,7 +21,8 @@ from ..spec.spec import Job, Port, Spec
 from ..store import location
 from ..store.datasets import Store
 from . import execute
-from .decide import input_of, reusable
+from .decide import done as is_done
+from .decide import input_of
 from .logs import Console
 from .place import Place
 from .record import Record
@@ -68,7 +69,7 @@ def show(
     rows = [("job", "action", "inputs", "outputs", "would be")]
     done: set[str] = set()
     for job in selected:
-        if set(job.needs) <= done and reusable(job, sources, record, place):
+        if set(job.needs) <= done and is_done(job, sources, record, place):
             done.add(job.name)
         inputs = [
             f"{name} ({_origin(port, job, sources, record)})" for name, port in job.inputs.items()

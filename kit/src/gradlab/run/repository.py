@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from ..base import git
+from ..base import files, folders, git
 from ..base.errors import GradlabError
 from ..store import tree
 from ..store.tree import Tree
@@ -25,6 +27,7 @@ JUNK = [".git", ".venv", "venv", "node_modules", "__pycache__", ".ipynb_checkpoi
 JUNK += [".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".eggs", ".DS_Store"]
 LISTED = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 STALLED = "120"
+SETTLED = 10**9  # nanoseconds without a change, after which any change is seen by the time
 ASKPASS = """#!/bin/sh
 case "$1" in
     *"//$GRADLAB_GIT_HOST'"* | *"@$GRADLAB_GIT_HOST'"*) ;;
@@ -56,8 +59,9 @@ class Repository:
         self.root = root
         self.storage = storage if storage != root and storage.is_relative_to(root) else None
         self.tracked = git.repository_above(root) is not None
+        self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
-    @property
+    @cached_property
     def url(self) -> str:
         """The address of the remote `origin`, or of the only remote; else nothing."""
         remotes = git.ask(self.root, "remote").splitlines() if self.tracked else []
@@ -88,8 +92,20 @@ class Repository:
                 continue
             outside = place.is_symlink() and tree.leads_out(self.root, path)
             (found.links if outside else kept).append(path)
-        found.tree = tree.scan(self.root, kept)
+        states = ((path, folders.status(self.root / path)) for path in sorted(kept))
+        there = ((path, state) for path, state in states if state)
+        found.tree = tree.collect(self.root, there, self._sha256)
         return found
+
+    def _sha256(self, path: str, state: os.stat_result) -> str:
+        """Hash a file, once per run unless it has changed; one that changes just now each time."""
+        now = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+        if path in self._known and self._known[path][0] == now:
+            return self._known[path][1]
+        since, sha256 = time.time_ns() - state.st_ctime_ns, files.sha256(self.root / path)
+        if since > SETTLED:
+            self._known[path] = (now, sha256)
+        return sha256
 
     def paths(self) -> tuple[list[str], list[str]]:
         """List what git would take, and the submodules that are empty; GradlabError as above."""
