@@ -3,7 +3,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](@COLAB@) [![Run on Gradient](https://assets.paperspace.io/img/gradient-badge.svg)](@GRADIENT@)
 #
-# This notebook is a door to the workflow in `.gradient/workflows/`: the same jobs, scripts and data sets as on Gradient, on whatever machine it is opened.
+# This notebook is a door to the workflow in `.gradient/workflows/`: the same jobs, scripts and datasets as on Gradient, on whatever machine it is opened.
 #
 # Run the cells from the top. Each can be run again at any time; after a session has died, run all of them again: the workflow carries on where it was cut off, and ends with the same bytes as one that never stopped.
 
@@ -336,7 +336,7 @@ cells.run("run", workflow, secret=secret, remount=mount_drive)
 # %% [markdown] about-look
 # ## 6. Look
 #
-# Shows the pictures and figures that the workflow has made, its data sets and its models.
+# Shows the pictures and figures that the workflow has made, its datasets and its models.
 
 # %% look
 #@title 6. Look { display-mode: "form" }

@@ -96,7 +96,7 @@ def open_shortened(machine: Machine, repository: Repository, **fields: object) -
 
 
 def model(storage: Path) -> str:
-    """Give the SHA-256 of the model in the newest version of the run's data set."""
+    """Give the SHA-256 of the model in the newest version of the run's dataset."""
     versions = sorted(
         storage.glob("datasets/my_model-run/v*/manifest.json"),
         key=lambda path: int(re.split("[v-]", path.parent.name)[1]),

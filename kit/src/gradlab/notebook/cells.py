@@ -119,7 +119,7 @@ class Watch:
 
 
 def _versions(root: Path, workflow: str) -> Iterator[tuple[Any, Path]]:
-    """Give the newest version of each data set that a workflow makes, and its folder here."""
+    """Give the newest version of each dataset that a workflow makes, and its folder here."""
     from ..check import check
     from ..spec import spec as specs
     from ..store import datasets, versions
@@ -137,12 +137,12 @@ def _versions(root: Path, workflow: str) -> Iterator[tuple[Any, Path]]:
 
 
 def look(workflow: str) -> None:
-    """Show the pictures and figures in the data sets that a workflow has made, and the models."""
+    """Show the pictures and figures in the datasets that a workflow has made, and the models."""
     view: Any = import_module("IPython.display")
     root, seen = session.project_root(), set[str]()
     with _messages():
         for version, folder in _versions(root, workflow):
-            print(f"data set {version}, made {version.created}")
+            print(f"dataset {version}, made {version.created}")
             for path, file in version.tree.files.items():
                 if path.endswith(".png") and file.sha256 not in seen:
                     seen.add(file.sha256)
@@ -165,7 +165,7 @@ def _models(root: Path) -> list[dict[str, Any]]:
 
 
 def tensorboard(workflow: str) -> None:
-    """Show TensorBoard with the runs in the newest data sets and in a job that was cut off."""
+    """Show TensorBoard with the runs in the newest datasets and in a job that was cut off."""
     root = session.project_root()
     with _messages():
         folders = [folder for _, folder in _versions(root, workflow)]
@@ -292,7 +292,7 @@ def leave() -> None:
 
 
 def _verify() -> bool:
-    """Read all data sets back and tell whether they are as they were written."""
+    """Read all datasets back and tell whether they are as they were written."""
     try:
         run("datasets", "verify")
     except Ended:
