@@ -13,11 +13,10 @@ KIT = TEMPLATE / "kit" / "src"
 PACKAGE = "benchmarked"
 sys.path.insert(0, str(KIT))
 
-from gradlab.store.datasets import Store as Datasets  # noqa: E402
 from gradlab.store.datasets import open_store  # noqa: E402
-from gradlab.train.checkpoint import Store as Checkpoints  # noqa: E402
+from gradlab.train.checkpoint import Checkpoints  # noqa: E402
 
-__all__ = ["Checkpoints", "Datasets", "open_store"]
+__all__ = ["Checkpoints", "open_store"]
 
 
 def environment(project: Path | None = None) -> dict[str, str]:

@@ -125,7 +125,7 @@ def scene(terminal: Terminal) -> None:
     metrics = terminal.home / "my_model/storage/runs/default/metrics.jsonl"
 
     def far_enough() -> bool:
-        saved = list(metrics.parent.glob("saves/*.safetensors"))
+        saved = list(metrics.parent.glob("checkpoints/*.safetensors"))
         return bool(saved) and metrics.read_bytes().count(b"\n") > SAVED_STEPS
 
     terminal.give("cookiecutter gh:org/cookiecutter-gradient-colab --no-input")

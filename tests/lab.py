@@ -157,9 +157,9 @@ class Lab:
         except FileNotFoundError:
             return 0
 
-    def saves(self, name: str = "default") -> list[Path]:
-        """List the saves, the oldest first."""
-        return sorted((self.folder(name) / "saves").glob("*.safetensors"))
+    def checkpoints(self, name: str = "default") -> list[Path]:
+        """List the checkpoints, the oldest first."""
+        return sorted((self.folder(name) / "checkpoints").glob("*.safetensors"))
 
     def sha(self, name: str = "default", file: str = "model.safetensors") -> str:
         return hashlib.sha256((self.folder(name) / file).read_bytes()).hexdigest()

@@ -159,7 +159,7 @@ def test_a_signal_to_every_process_of_a_run_saves_the_training(lab: Lab, engine:
     assert process.returncode == 128 + signal.SIGTERM, output
     stopped = re.search(r"Stopped at step ([\d,]+) of [\d,]+, saved", output)
     assert stopped, output
-    newest_save = max((run / "saves").glob("*.safetensors"), key=lambda path: path.name)
+    newest_save = max((run / "checkpoints").glob("*.safetensors"), key=lambda path: path.name)
     assert int(newest_save.name[:10]) == int(stopped[1].replace(",", "")), output
     until(lambda: not any(map(is_running, started)), 10, "the end of all processes")
 

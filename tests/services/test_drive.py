@@ -278,16 +278,16 @@ def test_a_crash_can_wait_for_a_certain_write(mount: Mount, cloud: Cloud) -> Non
 def test_errors_of_input_and_output_can_be_had_for_some_operations(
     mount: Mount, cloud: Cloud
 ) -> None:
-    cloud.faults(eio=[{"path": "*/saves/*", "operations": ["read", "write"], "count": 2}])
-    (mount.top / "saves").mkdir()
+    cloud.faults(eio=[{"path": "*/checkpoints/*", "operations": ["read", "write"], "count": 2}])
+    (mount.top / "checkpoints").mkdir()
     (mount.top / "other").write_text("1")
-    save = mount.top / "saves" / "1"
+    file_of = mount.top / "checkpoints" / "1"
     # Without a buffer, which would be written once more when the file is closed.
-    with save.open("wb", buffering=0) as file:
+    with file_of.open("wb", buffering=0) as file:
         assert [error_of(lambda: file.write(b"1")) for _ in range(3)] == ["EIO", "EIO", ""]
     cloud.faults(eio=[{"until": time.time() + 0.3}])
-    assert error_of(save.stat) == "EIO"
-    until(lambda: error_of(save.stat) == "")
+    assert error_of(file_of.stat) == "EIO"
+    until(lambda: error_of(file_of.stat) == "")
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])

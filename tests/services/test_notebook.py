@@ -117,21 +117,21 @@ def a_save_is_in(cloud: Cloud) -> bool:
             whole = all(copies[name].stat().st_size == f["size"] for name, f in files.items())
         except (OSError, ValueError):
             continue
-        if whole and any("saves/" in name for name in files):
+        if whole and any("checkpoints/" in name for name in files):
             return True
     return False
 
 
 def training(text: str) -> bool:
-    """Tell whether training has gone beyond a save or two: its progress is shown each second."""
+    """Tell whether training has gone on for a while: its progress is shown each second."""
     return any(int(step) for step in re.findall(r"(\d+)/\d+ \[", text))
 
 
 def is_ahead_of_its_save(machine: Machine) -> bool:
-    """Tell whether the run that was killed has recorded steps after its last save."""
+    """Tell whether the run that was killed has recorded steps after its last checkpoint."""
     place = "gradlab-*/*/drafts/*/train/outputs/run/runs/train/metrics.jsonl"
     (path,) = machine.path("/tmp").glob(place)
-    newest = max((path.parent / "saves").glob("*.safetensors"), key=lambda save: save.name)
+    newest = max((path.parent / "checkpoints").glob("*.safetensors"), key=lambda save: save.name)
     return path.read_bytes().count(b"\n") > int(newest.name[:10])
 
 
@@ -258,7 +258,7 @@ def test_a_kernel_that_is_killed_in_the_run_costs_the_steps_since_the_last_save(
     text = book.run()
     assert re.search(r"carrying on at step [1-9]", text), text
     # The kernel alone: the run notices and saves. All of it: the steps since are counted.
-    assert ("steps after the last save were lost and are done again" in text) == lost
+    assert ("steps after the last checkpoint were lost and are done again" in text) == lost
     assert model(cloud.files / KEPT) == expected
 
 

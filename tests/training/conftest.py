@@ -25,14 +25,14 @@ def whole(project: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def cut_off(project: Path) -> Iterator[Lab]:
-    """A run that was killed when it had at least two saves."""
+    """A run that was killed when it had at least two checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(project, Path(folder))
         # Each session saves at its first step, however slow the disk is.
         lab.train("--save-seconds", "0", "--max-minutes", "0")
         best = lab.folder() / "best.safetensors"
         lab.train_until(lambda: best.exists() and lab.recorded() > PER_EPOCH, "--save-seconds", "0")
-        assert len(lab.saves()) >= 2
+        assert len(lab.checkpoints()) >= 2
         yield lab
 
 

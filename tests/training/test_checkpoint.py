@@ -1,4 +1,4 @@
-"""Saves: what they hold, that training hardly waits for them, and those of the version before."""
+"""Checkpoints: what they hold, how long training waits for them, and those of version 0.1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torch
 
 from gradlab.base.errors import GradlabError
 from gradlab.train import checkpoint, runs
-from gradlab.train.checkpoint import Store
+from gradlab.train.checkpoint import Checkpoints
 from gradlab.train.torch import FRAMEWORK, TENSORS
 
 from ..lab import Lab
@@ -35,7 +35,7 @@ STATE: dict[str, Any] = {
 }
 
 
-def save_now(store: Store, step: int, state: dict[str, Any]) -> Path:
+def save_now(store: Checkpoints, step: int, state: dict[str, Any]) -> Path:
     """Save, wait for it, and give the file."""
     done: list[int] = []
     store.save(step, lambda: state, lambda: None, lambda: done.append(step))
@@ -45,26 +45,26 @@ def save_now(store: Store, step: int, state: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    folder = tmp_path / "saves"
+def store(tmp_path: Path) -> Checkpoints:
+    folder = tmp_path / "checkpoints"
     folder.mkdir()
-    return Store(folder)
+    return Checkpoints(folder)
 
 
 @pytest.mark.parametrize("value", [*VALUES, Counter("abca")], ids=lambda v: type(v).__name__)
-def test_a_state_with_any_plain_value_comes_back_equal(store: Store, value: Any) -> None:
+def test_a_state_with_any_plain_value_comes_back_equal(store: Checkpoints, value: Any) -> None:
     state = {**STATE, "value": value, (1, None): [value]}
     save_now(store, 7, state)
     assert equal(store.load(), state)
 
 
-def test_the_same_state_gives_the_same_bytes(store: Store, tmp_path: Path) -> None:
+def test_the_same_state_gives_the_same_bytes(store: Checkpoints, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    one, other = save_now(store, 7, STATE), save_now(Store(tmp_path / "other"), 7, STATE)
+    one, other = save_now(store, 7, STATE), save_now(Checkpoints(tmp_path / "other"), 7, STATE)
     assert one.name == other.name and one.read_bytes() == other.read_bytes()
 
 
-def test_any_program_that_reads_safetensors_reads_a_save(store: Store) -> None:
+def test_any_program_that_reads_safetensors_reads_a_save(store: Checkpoints) -> None:
     path = save_now(store, 7, STATE)
     with safetensors.safe_open(path, "np") as file:
         arrays = [file.get_tensor(name) for name in sorted(file.keys())]
@@ -73,14 +73,14 @@ def test_any_program_that_reads_safetensors_reads_a_save(store: Store) -> None:
 
 @pytest.mark.parametrize("value", [object(), print, {"a": [torch.nn.Linear(1, 1)]}])
 def test_a_state_that_cannot_be_kept_ends_the_run_at_its_first_save(
-    store: Store, value: object
+    store: Checkpoints, value: object
 ) -> None:
     with pytest.raises(GradlabError, match=r"The state of the run holds a .* can't be saved"):
         save_now(store, 1, {"value": value})
 
 
 def test_too_little_memory_for_a_save_is_told_and_training_goes_on(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Checkpoints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_now(store, 1, {"nested": [STATE]})
 
@@ -111,7 +111,7 @@ def test_the_best_model_is_written_with_the_save_after_one_that_failed(
 
 
 def test_what_training_does_meanwhile_is_not_in_the_save(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, goes_on = checkpoint.write_durably, threading.Event()
 
@@ -136,7 +136,7 @@ def test_what_training_does_meanwhile_is_not_in_the_save(
         assert saved["moments"][0].tolist() == [-step] * 2
 
 
-def test_a_second_save_waits_for_the_first(store: Store) -> None:
+def test_a_second_save_waits_for_the_first(store: Checkpoints) -> None:
     order: list[str] = []
 
     def wait() -> None:
@@ -160,7 +160,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_training_waits_less_than_a_third_of_what_torch_save_takes(
-    store: Store, tmp_path: Path, one_thread: None
+    store: Checkpoints, tmp_path: Path, one_thread: None
 ) -> None:
     parts = {number: torch.randn(1_000_000) for number in range(16)}  # 64 MB
     save_now(store, 1, parts)  # takes the memory that later ones use again
@@ -179,19 +179,20 @@ def test_training_waits_less_than_a_third_of_what_torch_save_takes(
     assert ratio < 1 / 3, f"{ratio:.2f}"
 
 
-def test_a_run_of_version_0_1_goes_on_from_its_save(interrupted: Lab, whole: Lab) -> None:
-    newest = interrupted.saves()[-1]
-    state = Store(newest.parent).load()
+def test_a_run_of_version_0_1_goes_on_from_its_checkpoint(interrupted: Lab, whole: Lab) -> None:
+    newest = interrupted.checkpoints()[-1]
+    state = Checkpoints(newest.parent).load()
     assert state
     for seen in state["data"].values():
         seen["examples"] = torch.from_numpy(seen["examples"])
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    for path in interrupted.saves():
+    for path in interrupted.checkpoints():
         path.unlink()
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
     (newest.parent / f"{newest.name[:10]}-{digest}.pt").write_bytes(buffer.getvalue())
+    newest.parent.rename(newest.parent.with_name("saves"))
     output = interrupted.train("--save-seconds", "0")
     assert f"carrying on at step {int(newest.name[:10])}" in output
     assert interrupted.sha() == whole.sha()
-    assert not list(newest.parent.glob("*.pt"))
+    assert not list(newest.parent.parent.rglob("*.pt"))

@@ -75,7 +75,7 @@ def test_another_number_of_processes_goes_on_with_the_same_global_batches(
 ) -> None:
     labs = {1: lab, 2: pair}
     labs[first].train_until(lambda: after_two_epochs(lab), *CALM)
-    begun = int(lab.saves()[-1].name[:10])
+    begun = int(lab.checkpoints()[-1].name[:10])
     output = labs[then].train(*CALM)
     assert "the same examples in the same order" in output
     assert lab.steps() == list(range(1, STEPS + 1))

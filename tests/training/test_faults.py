@@ -37,7 +37,7 @@ def zero_the_tail(path: Path) -> None:
 def test_a_damaged_newest_save_is_told_and_the_one_before_it_taken(
     interrupted: Lab, whole: Lab, damage: Callable[[Path], None]
 ) -> None:
-    older, newest = interrupted.saves()[-2:]
+    older, newest = interrupted.checkpoints()[-2:]
     damage(newest)
     output = interrupted.train()
     assert f"carrying on at step {int(older.name[:10]):,} of" in output
@@ -50,18 +50,18 @@ def test_a_damaged_newest_save_is_told_and_the_one_before_it_taken(
 def test_a_run_without_a_whole_save_says_that_it_starts_from_the_beginning(
     interrupted: Lab, whole: Lab
 ) -> None:
-    for path in interrupted.saves():
+    for path in interrupted.checkpoints():
         cut_the_end(path)
     assert "is whole: starting from the beginning." in interrupted.train()
     assert interrupted.sha() == whole.sha()
 
 
 def test_damaged_saves_are_gone_once_there_are_two_whole_ones(interrupted: Lab) -> None:
-    damaged = interrupted.saves()[-1]
+    damaged = interrupted.checkpoints()[-1]
     flip_a_byte(damaged)
     interrupted.train("--save-seconds", "0")
-    assert damaged not in interrupted.saves()
-    assert len(interrupted.saves()) == 2
+    assert damaged not in interrupted.checkpoints()
+    assert len(interrupted.checkpoints()) == 2
 
 
 def test_lost_metrics_and_events_are_told_and_do_not_stop_the_run(
@@ -82,7 +82,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_time(
     ballast = lab.storage / "ballast"
 
     def fill() -> bool:
-        if len(lab.saves()) < 1 or ballast.exists():
+        if len(lab.checkpoints()) < 1 or ballast.exists():
             return False
         free = shutil.disk_usage(lab.storage).free
         ballast.write_bytes(bytes(free))
@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_time(
     assert "No space left on device" in output and "Going on." in output
     assert output.count("metrics.jsonl could not be written") == 1
     assert "The run is finished, but" in output and "Make room" in output
-    assert lab.saves(), "the save from before the disk was full is kept"
+    assert lab.checkpoints(), "the checkpoint from before the disk was full is kept"
     ballast.unlink()
     lab.train("--save-seconds", "0")
     assert lab.sha() == whole.sha()
@@ -100,15 +100,15 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_time(
 
 
 def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(lab: Lab) -> None:
-    saves, away = lab.folder() / "saves", lab.folder() / "away"
+    kept, away = lab.folder() / "checkpoints", lab.folder() / "away"
     process = lab.start(lab.package, "train", *SMALL, "--epochs", "999", "--save-seconds", "0")
-    wait_until(lambda: lab.saves(), process)
-    saves.rename(away)
+    wait_until(lambda: lab.checkpoints(), process)
+    kept.rename(away)
     seen = lab.recorded()
     wait_until(lambda: lab.recorded() > seen + 100, process)
-    away.rename(saves)
-    known = lab.saves()
-    wait_until(lambda: lab.saves()[-1] not in known, process)
+    away.rename(kept)
+    known = lab.checkpoints()
+    wait_until(lambda: lab.checkpoints()[-1] not in known, process)
     process.terminate()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
@@ -117,17 +117,17 @@ def test_a_store_that_fails_for_a_while_is_used_again_when_it_works(lab: Lab) ->
 
 
 def test_a_run_whose_last_save_failed_is_not_finished(lab: Lab) -> None:
-    # Room for all files but a save.
+    # Room for all files but a checkpoint.
     options = ("--epochs", "2", "--save-seconds", "999")
     process = lab.start(lab.package, "train", *SMALL, *options)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (53_000, 53_000))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "File too large" in output and "Finished" not in output
-    assert f"does not hold all of it: the save of step {2 * PER_EPOCH}." in output
+    assert f"does not hold all of it: the checkpoint of step {2 * PER_EPOCH}." in output
     assert (lab.folder() / "model.safetensors").exists()
     assert "Finished" in lab.train(*options)
-    assert len(lab.saves()) == 1
+    assert len(lab.checkpoints()) == 1
 
 
 def wait_until(reached: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -185,7 +185,7 @@ def on_drive(lab: Lab, tmp_path: Path) -> Lab:
 def test_slow_storage_holds_the_run_when_the_machine_is_gone(
     on_drive: Lab, whole: Lab, tmp_path: Path
 ) -> None:
-    on_drive.train_until(lambda: any(map(is_whole, on_drive.saves())), "--save-seconds", "0")
+    on_drive.train_until(lambda: any(map(is_whole, on_drive.checkpoints())), "--save-seconds", "0")
     shutil.rmtree(tmp_path / "scratch")
     assert "carrying on at step" in on_drive.train("--save-seconds", "0")
     assert on_drive.sha() == whole.sha()
@@ -198,8 +198,8 @@ def test_half_an_upload_is_told_and_the_save_before_it_taken(
 ) -> None:
     on_drive.train("--max-minutes", "0.03", "--save-seconds", "0")
     on_drive.train("--max-minutes", "0.02", "--save-seconds", "0")
-    assert len(on_drive.saves()) >= 2
-    cut_the_end(on_drive.saves()[-1])
+    assert len(on_drive.checkpoints()) >= 2
+    cut_the_end(on_drive.checkpoints()[-1])
     shutil.rmtree(tmp_path / "scratch")
     assert "is damaged or not uploaded whole" in on_drive.train()
     assert on_drive.sha() == whole.sha()
@@ -211,7 +211,7 @@ def test_a_save_that_arrived_without_its_metrics_is_the_last_choice(
 ) -> None:
     on_drive.train("--max-minutes", "0.03", "--save-seconds", "0")
     on_drive.train("--max-minutes", "0.02", "--save-seconds", "0")
-    newest = on_drive.saves()[-1]
+    newest = on_drive.checkpoints()[-1]
     for path in newest.parent.glob(f"{newest.name[:10]}-*.jsonl"):
         path.unlink()
     shutil.rmtree(tmp_path / "scratch")
@@ -252,7 +252,7 @@ def test_a_run_started_over_on_another_machine_is_the_one_that_goes_on(
 
     assert "Finished" in train("a")
     assert "starting at step 0" in train("b", "--fresh", "--max-minutes", "0")
-    (lab.folder() / "generation").write_bytes(b"")  # not uploaded, where the saves were
+    (lab.folder() / "generation").write_bytes(b"")  # not uploaded, where the checkpoints were
     assert "carrying on at step" in train("b", "--max-minutes", "0")
     output = train("a")
     assert "carrying on at step" in output and "finished" not in output.partition("\n")[0]

@@ -99,14 +99,14 @@ def never_cut_off(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Tin
 def cut_off(
     request: pytest.FixtureRequest, forks: Forks, tmp_path_factory: pytest.TempPathFactory
 ) -> Tiny:
-    """A run that was killed in its middle, when it had two saves."""
+    """A run that was killed in its middle, when it had two checkpoints."""
     lab = Tiny(forks.project, tmp_path_factory.mktemp("cut") / "storage", forks=forks)
     if request.param == "slow storage":
         lab.on_slow_storage()
     for _ in range(2):
         assert lab.fork("train", *TINY, "--max-minutes", "0").code == 0
     assert lab.fork_train(at=60, error="SIGKILL").code == -signal.SIGKILL
-    assert len(lab.saves()) >= 2
+    assert len(lab.checkpoints()) >= 2
     return lab
 
 
@@ -144,7 +144,9 @@ def test_a_failed_listing_is_not_taken_for_an_empty_folder(
     if cut_off.env:
         tiny.on_slow_storage()
     calls = tiny.copied_from(cut_off).fork_train().calls
-    found = [n for n, call in enumerate(calls, 1) if call.startswith("list") and "saves" in call]
+    found = [
+        n for n, call in enumerate(calls, 1) if call.startswith("list") and "checkpoints" in call
+    ]
     for at, error in ((found[0], "EIO"), (found[0], "ENOSPC"), (found[1], "ESTALE")):
         done = tiny.copied_from(cut_off).fork_train(at=at, error=error)
         if done.code:
@@ -152,7 +154,7 @@ def test_a_failed_listing_is_not_taken_for_an_empty_folder(
         ends_right(tiny, done, never_cut_off)
 
 
-@pytest.mark.parametrize("file", [".metrics.jsonl.", "saves/."])
+@pytest.mark.parametrize("file", [".metrics.jsonl.", "checkpoints/."])
 @pytest.mark.parametrize("cut_off", ["slow storage"], indirect=True)
 def test_what_was_brought_back_by_half_is_brought_back_whole_by_the_next_session(
     cut_off: Tiny, tiny: Tiny, never_cut_off: Tiny, file: str
@@ -307,7 +309,7 @@ def leftovers(lab: Tiny) -> list[Path]:
 
 
 def test_a_save_arrives_however_many_there_are_while_it_is_copied(tmp_path: Path) -> None:
-    store, step = checkpoint.Store(tmp_path / "work" / "saves"), [0]
+    store, step = checkpoint.Checkpoints(tmp_path / "work" / "checkpoints"), [0]
 
     def save() -> None:
         step[0] += 1
@@ -326,7 +328,7 @@ def test_a_save_arrives_however_many_there_are_while_it_is_copied(tmp_path: Path
     for _ in range(3):
         save()
         assert copier.sync()
-        assert any(map(is_whole, kept.path("run/saves").glob("*.safetensors")))
+        assert any(map(is_whole, kept.path("run/checkpoints").glob("*.safetensors")))
     assert copier.flush()
 
 
@@ -346,14 +348,14 @@ def test_saving_takes_two_hundredths_of_the_time_all_counted(
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
     # In the background: the best model, and the file.
     monkeypatch.setattr(checkpoint.time, "thread_time", lambda: 2.0)
-    store = checkpoint.Store(tmp_path)
+    store = checkpoint.Checkpoints(tmp_path)
     while now[0] < 1000:
         now[0] += 1.0
         if store.due:
             store.save(round(now[0]), state, lambda: None, lambda: None)
             store.wait()
             saving[0] += 2.0
-    # Then come the last save and the results.
+    # Then come the last checkpoint and the results.
     assert 0.01 < (saving[0] + 6.0) / now[0] <= 0.02
 
 

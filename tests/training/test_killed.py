@@ -103,7 +103,7 @@ def at_the_start(lab: Counted, moment: random.Random) -> Callable[[], object]:
 
 
 def during_a_save(lab: Counted, moment: random.Random) -> Callable[[], object]:
-    return lambda: any((lab.work() / "saves").glob(".*.tmp"))
+    return lambda: any((lab.work() / "checkpoints").glob(".*.tmp"))
 
 
 def on_an_epochs_last_batch(lab: Counted, moment: random.Random) -> Callable[[], object]:
@@ -150,7 +150,7 @@ def tensorboard_steps(folder: Path) -> list[int]:
 
 
 def test_a_run_goes_on_from_its_last_save_not_from_the_start(interrupted: Lab) -> None:
-    step = int(interrupted.saves()[-1].name[:10])
+    step = int(interrupted.checkpoints()[-1].name[:10])
     assert f"carrying on at step {step:,} of {STEPS:,}" in interrupted.train("--max-minutes", "0")
 
 
@@ -199,20 +199,20 @@ def test_a_finished_run_says_so_and_restores_a_lost_model(lab: Lab, whole: Lab) 
 
 
 def test_other_settings_are_refused_with_the_difference(interrupted: Lab) -> None:
-    saves = interrupted.saves()
+    kept = interrupted.checkpoints()
     output = interrupted.train("--learning-rate", "0.5", "--model.dropout", "0.3", code=2)
     table = [line.split() for line in output.splitlines() if line.startswith("    ")]
     assert ["learning_rate", "0.004", "0.5"] in table
     assert ["model.dropout", "0.2", "0.3"] in table
     assert "--fresh" in output and "--name" in output
-    assert interrupted.saves() == saves
+    assert interrupted.checkpoints() == kept
 
 
 def test_fresh_starts_over_and_keeps_the_earlier_run(interrupted: Lab, whole: Lab) -> None:
-    saves = [path.name for path in interrupted.saves()]
+    kept = [path.name for path in interrupted.checkpoints()]
     assert "starting at step 0" in interrupted.train("--fresh")
     assert interrupted.sha() == whole.sha()
-    assert [path.name for path in interrupted.saves("default~")] == saves
+    assert [path.name for path in interrupted.checkpoints("default~")] == kept
 
 
 def test_a_second_process_is_refused_and_the_first_one_named(lab: Lab) -> None:

@@ -352,7 +352,7 @@ def test_a_training_that_cannot_load_an_example_ends_saved_with_nobody_left(
     assert process.returncode == 1, output
     assert FAULTS[fault] in output and "Traceback" not in output
     assert lab.steps() == list(range(1, len(lab.steps()) + 1))
-    saved = int(lab.saves()[-1].name[:10])
+    saved = int(lab.checkpoints()[-1].name[:10])
     assert saved - len(lab.steps()) == ("validation" in FAULTS[fault])  # judged when carried on
     if fault != list(FAULTS)[-1]:
         return

@@ -46,7 +46,7 @@ class Slowed(Lab):
         return Path(self.env["PAUSES"])
 
     def saved(self) -> int:
-        return int(self.saves()[-1].name[:10])
+        return int(self.checkpoints()[-1].name[:10])
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +156,7 @@ def test_signals_within_a_moment_are_one_and_heeded_after_one_step_however_slow(
 def test_a_later_second_signal_ends_at_once(slowed: Slowed, started: Processes) -> None:
     process = slowed.start(slowed.package, "train", *SMALL, "--epochs", "999")
     started.append(process)
-    until(lambda: slowed.saves(), process)
+    until(lambda: slowed.checkpoints(), process)
     slowed.pause("step", 300)
     until(lambda: slowed.begun("step"), process)
     family = descendants(process.pid)

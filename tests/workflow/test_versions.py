@@ -21,7 +21,7 @@ import pytest
 
 from gradlab.base import files, folders
 from gradlab.store import sealed, sealing, transfer, tree
-from gradlab.store.datasets import Store, close
+from gradlab.store.datasets import Datasets, close
 from gradlab.store.folder import Folder, SlowMount
 from gradlab.store.location import Location
 
@@ -335,13 +335,13 @@ def test_records_without_a_checksum_are_read(lab: Lab) -> None:
 # The number of a version
 
 
-def store(folder: Path, slow: bool = False) -> Store:
+def store(folder: Path, slow: bool = False) -> Datasets:
     if slow:
-        return Store(Location(SlowMount(folder), folder / "work"))
-    return Store(Location(Folder(folder), folder))
+        return Datasets(Location(SlowMount(folder), folder / "work"))
+    return Datasets(Location(Folder(folder), folder))
 
 
-def box(store: Store, text: str, folder: Path) -> tuple[str, Path]:
+def box(store: Datasets, text: str, folder: Path) -> tuple[str, Path]:
     """Plan a version of a file that holds a text, and pack it."""
     folder.mkdir(exist_ok=True)
     (folder / "file").write_text(text)
@@ -388,11 +388,11 @@ def test_a_commit_that_is_killed_as_it_gets_its_number_can_be_repeated(
 COMMIT = """
 import sys
 from pathlib import Path
-from gradlab.store.datasets import Store
+from gradlab.store.datasets import Datasets
 from gradlab.store.folder import Folder
 from gradlab.store.location import Location
 top = Path(sys.argv[1])
-store = Store(Location(Folder(top), top))
+store = Datasets(Location(Folder(top), top))
 sys.stdin.readline()
 print(store.commit(sys.argv[2], Path(sys.argv[3])))
 """

@@ -40,7 +40,7 @@ def test_both_lists_of_requirements_are_the_same() -> None:
 def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(start: Start, tmp_path: Path) -> None:
     whole = start("train", "--name", "whole", *SHORT)  # beside the other: starting takes longest
     killed = start("train", "--name", "killed", *SHORT)
-    while not list(tmp_path.glob("runs/killed/saves/*.safetensors")):
+    while not list(tmp_path.glob("runs/killed/checkpoints/*.safetensors")):
         assert killed.poll() is None, killed.communicate()[0]
         time.sleep(0.01)
     killed.kill()

@@ -40,7 +40,7 @@ class TrainConfig:
     device: Device = field(default="auto", metadata=FREE)
     """Where to compute (the fastest that works)."""
     save_seconds: float = field(default=5.0, metadata=FREE)
-    """Time between saves; longer where saving would take over 2 % of it."""
+    """Time between checkpoints; longer where saving would take over 2 % of it."""
     epochs: int = 60
     """Passes over the training data."""
     evaluate_every: int = 5

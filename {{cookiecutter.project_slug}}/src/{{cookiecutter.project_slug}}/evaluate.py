@@ -59,7 +59,7 @@ def load_best(name: str, accept: bool = False) -> tuple[Path, nn.Module]:
     """
     advice = f"train first, with: python -m {PROJECT} train --name {name}"
     path = places.find(PROJECT, name, "best.safetensors", advice)
-    again = f"To write it anew from the newest save: python -m {PROJECT} train --name {name}"
+    again = f"To write it anew from the newest checkpoint: python -m {PROJECT} train --name {name}"
     saved, settings = weightfile.unpack(path, again, load)
     runs.compare_code(settings, Path(__file__).parent, path, accept)
     network = build(ModelConfig(**settings["model"]))

@@ -37,7 +37,7 @@ from .model import build
 PROJECT = __name__.partition(".")[0]
 FOLDER = Path(__file__).parent
 CHECK_SECONDS = 1.0  # how often to look at the clock, record what was measured and show it
-MARGIN_SECONDS = 120.0  # left for the last save before the service ends the session
+MARGIN_SECONDS = 120.0  # left for the last checkpoint before the service ends the session
 
 
 def train(config: TrainConfig) -> int:
@@ -293,7 +293,8 @@ class Trainer:
             what = "finished"
         note(f"Run '{self.config.name}': {what} at step {self.step:,} of {self.total:,}.")
         if run.record.undone:
-            note(f"{run.record.undone:,} steps after the last save were lost and are done again.")
+            lost = f"{run.record.undone:,} steps after the last checkpoint were lost"
+            note(f"{lost} and are done again.")
         note(f"On {self._where()}, {self.workers} loader worker(s); kept in {run.kept}.")
 
     def _close(self) -> int:
@@ -312,7 +313,7 @@ class Trainer:
 
     def _part(self, run: runs.Run) -> None:
         self.progress.close()
-        if run.wait() < self.step:  # the last save failed
+        if run.wait() < self.step:  # the last checkpoint failed
             run.save(self.step, self._state())
         if self.step < self.total or self.unjudged:
             run.stop(self.step, self.total)

@@ -26,7 +26,7 @@ from ..base.units import human
 from ..spec import credentials
 from ..spec.spec import Job, Port
 from ..store import sealing, tree
-from ..store.datasets import Store
+from ..store.datasets import Datasets
 from .logs import Console, JobLog
 from .masking import Mask
 from .place import Place, clear
@@ -98,7 +98,9 @@ def collect(
     return contents
 
 
-def _collect(name: str, port: Port, draft: Path, store: Store, source: str, log: JobLog) -> Content:
+def _collect(
+    name: str, port: Port, draft: Path, store: Datasets, source: str, log: JobLog
+) -> Content:
     path = draft / "outputs" / name
     if not folders.is_folder(path):
         raise GradlabError(f"/outputs/{name} is no longer a folder")

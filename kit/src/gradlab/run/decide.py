@@ -16,7 +16,7 @@ from ..base import folders
 from ..spec import credentials
 from ..spec.spec import Job, Port
 from ..store import belongings, models, tree
-from ..store.datasets import Store
+from ..store.datasets import Datasets
 from ..store.versions import NoVersion
 from .actions import checkout
 from .pins import own_dataset
@@ -43,7 +43,7 @@ def input_of(port: Port, job: Job, sources: Sources, record: Record) -> Content:
     return Content(port.type, port.value or "")
 
 
-def identities_of(inputs: Mapping[str, Content], store: Store) -> dict[str, str]:
+def identities_of(inputs: Mapping[str, Content], store: Datasets) -> dict[str, str]:
     """Say what is the same exactly if two inputs hold the same."""
     return {name: _identity(content, store) for name, content in inputs.items()}
 
@@ -98,7 +98,7 @@ def reusable(job: Job, fingerprint: str, record: Record, place: Place) -> JobSta
     return state if there else None
 
 
-def stands(job: Job, sources: Sources, record: Record, store: Store) -> bool:
+def stands(job: Job, sources: Sources, record: Record, store: Datasets) -> bool:
     """Tell whether what a job did in a run that has finished still holds; its volumes are gone."""
     state = record.jobs.get(job.name)
     if not state:
@@ -130,7 +130,7 @@ def _proof(filled: Any, run: str) -> str:
     return hashlib.pbkdf2_hmac("sha256", text, run.encode(), 100_000).hex()
 
 
-def _identity(content: Content, store: Store) -> str:
+def _identity(content: Content, store: Datasets) -> str:
     # Not a version's name: one that was lost and made again may have another.
     if content.type == "dataset" and content.value:
         with suppress(NoVersion):  # told where it is opened

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from ..base.errors import GradlabError, note
 from ..spec.spec import Job
-from ..store.datasets import Store
+from ..store.datasets import Datasets
 from ..store.versions import NoVersion, Reference, Version
 from .logs import Console
 from .record import Run
@@ -23,7 +23,7 @@ def look_up(
     jobs: Sequence[Job],
     run: Run,
     sources: Sources,
-    store: Store,
+    store: Datasets,
     console: Console,
     before: str | None = None,
 ) -> None:
@@ -55,7 +55,7 @@ def look_up(
 
 
 def look_up_others(
-    jobs: Sequence[Job], run: Run, sources: Sources, store: Store, before: str | None = None
+    jobs: Sequence[Job], run: Run, sources: Sources, store: Datasets, before: str | None = None
 ) -> None:
     """Find those of jobs whose turn comes later, by whomever, as far as they are there."""
     for job, reference, optional in _references(jobs, sources):
@@ -82,7 +82,7 @@ def writes(job: Job, reference: str) -> bool:
     return any(Reference.parse(p.ref).name == name for p in job.outputs.values() if p.ref)
 
 
-def _newest(store: Store, reference: str) -> Version | None:
+def _newest(store: Datasets, reference: str) -> Version | None:
     """Give the version that a run would take that began now, which is only told."""
     try:
         return store.find(reference)
@@ -117,7 +117,7 @@ def _references(jobs: Sequence[Job], sources: Sources) -> Iterator[tuple[Job, st
                 yield job, reference, port.optional
 
 
-def _first(store: Store, maker: str, reference: str) -> Version | None:
+def _first(store: Datasets, maker: str, reference: str) -> Version | None:
     """Give the newest version of a dataset that a job has not made itself."""
     for version in store.versions(Reference.parse(reference).name):
         if not version.source.startswith(f"{maker},") and store.exists(str(version)):
@@ -125,7 +125,7 @@ def _first(store: Store, maker: str, reference: str) -> Version | None:
     return None
 
 
-def _find(job: Job, reference: str, optional: bool, run: Run, store: Store) -> Version | None:
+def _find(job: Job, reference: str, optional: bool, run: Run, store: Datasets) -> Version | None:
     if reference in run.datasets:
         return _still(store, reference, run.datasets[reference], run.digests.get(reference))
     try:
@@ -139,7 +139,7 @@ def _find(job: Job, reference: str, optional: bool, run: Run, store: Store) -> V
 
 
 def _still(
-    store: Store, reference: str, recorded: str | None, digest: str | None
+    store: Datasets, reference: str, recorded: str | None, digest: str | None
 ) -> Version | None:
     """Give the version that a run took when it began, or another one of the same files."""
     name = Reference.parse(reference).name

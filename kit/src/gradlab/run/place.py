@@ -15,7 +15,7 @@ from pathlib import Path
 from ..base import folders
 from ..engines.protocol import DRAFTS
 from ..store.belongings import Draft
-from ..store.datasets import Store
+from ..store.datasets import Datasets
 from ..store.drafts import DraftCopies
 from ..store.folder import Folder
 from .logs import Console
@@ -28,7 +28,7 @@ class Place:
     workflow: str
     backend: Folder
     work: Path
-    store: Store  # the datasets
+    store: Datasets  # the datasets
 
     @property
     def kept(self) -> Path:

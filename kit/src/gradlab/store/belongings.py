@@ -31,6 +31,7 @@ from .source import digest
 
 FILE = "draft.json"
 ASIDE = "aside"
+FOLDERS = ("checkpoints", "saves")  # the latter in runs that version 0.1 began
 SECONDS = 2.0  # to hash what is new when a signal has come
 Key = dict[str, str]  # what decides, by what it is called: "its text", "input NAME"
 
@@ -170,9 +171,9 @@ def _link(path: Path) -> str:
 
 
 def _runs(paths: Mapping[str, Any]) -> set[str]:
-    """Name the folders that are training runs: those with saves that prove themselves."""
-    saves = [Path(path) for path in paths if copies.NAMED.fullmatch(Path(path).name)]
-    return {str(path.parent.parent) for path in saves if path.parent.name == "saves"}
+    """Name the folders that are training runs: those with checkpoints that prove themselves."""
+    found = [Path(path) for path in paths if copies.NAMED.fullmatch(Path(path).name)]
+    return {str(path.parent.parent) for path in found if path.parent.name in FOLDERS}
 
 
 def _is_of_a_run(path: str, runs: set[str]) -> bool:

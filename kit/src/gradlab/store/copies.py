@@ -18,11 +18,11 @@ Copy = TypeVar("Copy")
 # After which a storage that uploads in the background is taken to have uploaded a file.
 UPLOADED = 3 * 3600.0  # seconds
 NAMED = re.compile(r"(\d{10})-([0-9a-f]{16})\.(safetensors|pt|jsonl)")
-SAVE, LINES = "safetensors", "jsonl"
+CHECKPOINT, LINES = "safetensors", "jsonl"
 OLDER = "pt"  # what version 0.1 saved
 
 
-def file_name(step: int, *pieces: bytes | memoryview, suffix: str = SAVE) -> str:
+def file_name(step: int, *pieces: bytes | memoryview, suffix: str = CHECKPOINT) -> str:
     """Name a file by its step and content."""
     return f"{step:010d}-{digest(*pieces)}.{suffix}"
 
@@ -47,11 +47,11 @@ def step_of(name: str) -> int:
 
 
 def candidates(folder: Path, *suffixes: str) -> list[Path]:
-    """List the saves in a folder, or files named like them, the newest first, unverified.
+    """List the checkpoints in a folder, or files named like them, the newest first, unverified.
 
     Raises OSError where the folder can't be listed, but not if it isn't there.
     """
-    wanted = suffixes or (SAVE, OLDER)
+    wanted = suffixes or (CHECKPOINT, OLDER)
     found = (match for name in names(folder) if (match := NAMED.fullmatch(name)))
     return sorted((folder / m[0] for m in found if m[3] in wanted), reverse=True)
 

@@ -48,7 +48,7 @@ ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that l
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class Store(Shelf):
+class Datasets(Shelf):
     """The versions in one storage, read and written.
 
     From a storage that is not worked on a version is copied to the local disk, and checked, before
@@ -260,6 +260,6 @@ def usable(storage: Path) -> Iterator[None]:
         raise GradlabError(f"the storage {storage} failed: {error}", exit_code=1) from error
 
 
-def open_store(root: Path) -> Store:
+def open_store(root: Path) -> Datasets:
     """Give the datasets of the project in a folder."""
-    return Store(location.of(session.project_name(root)))
+    return Datasets(location.of(session.project_name(root)))

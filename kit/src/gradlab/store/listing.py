@@ -13,7 +13,7 @@ from ..base.units import human
 from ..services import session
 from . import models
 from .backend import Backend
-from .datasets import Store, open_store, usable
+from .datasets import Datasets, open_store, usable
 from .versions import DamagedVersion, Version
 
 
@@ -35,7 +35,7 @@ def datasets_command(
         return _dispatch(store, action, reference, folder)
 
 
-def _dispatch(store: Store, action: str, reference: str | None, folder: Path | None) -> int:
+def _dispatch(store: Datasets, action: str, reference: str | None, folder: Path | None) -> int:
     if action == "list":
         return _list(store)
     if action == "verify":
@@ -49,7 +49,7 @@ def _dispatch(store: Store, action: str, reference: str | None, folder: Path | N
     return _add(store, reference, folder)
 
 
-def _list(store: Store) -> int:
+def _list(store: Datasets) -> int:
     found = [entry for name in store.names() for entry in store.entries(name)]
     for entry in found:
         if isinstance(entry, DamagedVersion):
@@ -62,7 +62,7 @@ def _list(store: Store) -> int:
     return 0
 
 
-def _show(store: Store, reference: str) -> int:
+def _show(store: Datasets, reference: str) -> int:
     version = store.find(reference, whole=False)
     others = [other.id for other in store.versions(version.name) if other.id != version.id]
     print(f"{version}  {_summary(version)}\nmade {version.made} by {printable(version.source)}")
@@ -76,7 +76,7 @@ def _show(store: Store, reference: str) -> int:
     return 0
 
 
-def _verify(store: Store, reference: str | None) -> int:
+def _verify(store: Datasets, reference: str | None) -> int:
     found: list[Version | DamagedVersion] = []
     if reference:
         found = [store.find(reference, whole=False)]
@@ -114,7 +114,7 @@ def _first_line(error: DamagedVersion) -> str:
     return f"{name}  DAMAGED  {printable(problem)}"
 
 
-def _add(store: Store, reference: str, folder: Path) -> int:
+def _add(store: Datasets, reference: str, folder: Path) -> int:
     if not folder.is_dir():
         raise GradlabError(f"{folder} is not a folder")
     version = store.add(reference, folder, f"gradlab datasets add {folder}")

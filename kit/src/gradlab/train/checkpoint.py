@@ -1,15 +1,15 @@
-"""One durable store of checkpoints: what it says is saved can be loaded.
+"""The checkpoints of a run: what it says is saved can be loaded.
 
 Promises, for a kill, a crash or a full disk at any moment:
-- a save is one file under a name of its own, `<step>-<digest>.safetensors`; the name holds the
+- each is one file under a name of its own, `<step>-<digest>.safetensors`; the name holds the
   content's SHA-256, so a file proves by itself that it is whole;
 - it is written beside its final name, synced, then renamed: what was there stays;
 - older ones go only after the newest was read back and found whole;
 - load gives the newest that is whole and says which ones were not; what can't be read is not
   taken for damaged, and never deleted for it;
-- a save that fails warns and is tried again later: training goes on;
+- a checkpoint that fails warns and is tried again later: training goes on;
 - training waits for a copy of the state only: that is written in the background, one at a time;
-- saving costs at most 2 % of a run's time, the last save and the results included.
+- saving costs at most 2 % of a run's time, the last checkpoint and the results included.
 Checkpoints hold arrays and plain values only, so they load in any later version.
 """
 
@@ -35,13 +35,13 @@ SHARE = 0.02  # of a run's time that saving may take
 
 
 @dataclass
-class Store:
-    """Saves in one folder: at most every `seconds`, of which `keep` verified ones stay."""
+class Checkpoints:
+    """Checkpoints in one folder: at most every `seconds`, of which `keep` verified ones stay."""
 
     folder: Path
     seconds: float = 5.0
     keep: int = 2
-    _cost: float = 0.0  # of the newest save: the time that training waited, and the processor's
+    _cost: float = 0.0  # of the newest: the time that training waited, and the processor's
     _spent: float = 0.0  # on all of them
     _begun: float = field(default_factory=lambda: time.monotonic())
     _last: float = field(default_factory=lambda: time.monotonic())
@@ -51,16 +51,16 @@ class Store:
 
     @property
     def due(self) -> bool:
-        """Tell whether a save is due: never if saving would then take too much of the time.
+        """Tell whether a checkpoint is due: never if saving would then take too much of the time.
 
-        With `seconds` of 0 that is so from one save to the next, which is sooner at first.
+        With `seconds` of 0 that is so from one checkpoint to the next, which is sooner at first.
         """
         now = time.monotonic()
         if self._writer and self._writer.is_alive():
             return False
         if not self.seconds:
             return SHARE * (now - self._last) >= self._cost
-        # After the next save come the last one and the results, which cost about as much.
+        # After the next checkpoint come the last one and the results, which cost about as much.
         paid = SHARE * (now - self._begun) >= self._spent + 3 * self._cost
         return paid and now - self._last >= self.seconds
 
@@ -73,8 +73,8 @@ class Store:
     ) -> None:
         """Copy the state as of a step and write it in the background; a failure warns.
 
-        In the background `first` comes before it, `then` after it, if it is whole. A save that is
-        under way is waited for. Raises GradlabError for a state that can't be kept.
+        In the background `first` comes before it, `then` after it, if it is whole. One under
+        way is waited for. Raises GradlabError for a state that can't be kept.
         """
         begun = time.monotonic()
         self.wait()
@@ -86,7 +86,7 @@ class Store:
                 arrival()
                 self._write(step, arrays.pieces(plain, data))
 
-            writer = threading.Thread(target=self._save, args=(step, work, then), name="save")
+            writer = threading.Thread(target=self._save, args=(step, work, then), name="checkpoint")
             # Before it starts, for from then on the thread counts.
             self._count(begun)
             writer.start()
@@ -105,7 +105,7 @@ class Store:
         self._spent += self._cost
 
     def wait(self) -> None:
-        """Wait for the save that is under way."""
+        """Wait for the checkpoint that is under way."""
         if self._writer:
             self._writer.join()
             self._writer = None
@@ -118,7 +118,7 @@ class Store:
         except Exception as error:
             self._warn(step, error)
         else:
-            with only_observing(f"Older saves in {self.folder} could not be removed"):
+            with only_observing(f"Older checkpoints in {self.folder} could not be removed"):
                 self._prune()
         finally:
             self._cost += time.thread_time()
@@ -141,11 +141,11 @@ class Store:
         self._mark_whole(path)
 
     def _mark_whole(self, path: Path) -> None:
-        # After a fallback to an older save, newer damaged ones must not outrank new ones.
+        # After a fallback to an older checkpoint, newer damaged ones must not outrank new ones.
         self._whole = [p for p in self._whole if p != path] + [path]
 
     def _make_room(self) -> bool:
-        """Give up all saves but the newest verified one; tell whether that freed anything."""
+        """Give up all checkpoints but the newest verified one; tell whether that freed anything."""
         if not self._whole:
             return False
         return self._remove_all_but(self._whole[-1:]) > 0
@@ -162,10 +162,10 @@ class Store:
         return len(stale)
 
     def load(self) -> dict[str, Any] | None:
-        """Load the newest save that is whole, on the CPU; None where there is none.
+        """Load the newest checkpoint that is whole, on the CPU; None where there is none.
 
-        Raises OSError where the folder or a save can't be read, and GradlabError where a whole
-        save can't be loaded, as when a newer torch wrote it.
+        Raises OSError where the folder or one of them can't be read, and GradlabError where a whole
+        one can't be loaded, as when a newer torch wrote it.
         """
         sweep(self.folder)
         found = candidates(self.folder)
@@ -184,7 +184,7 @@ class Store:
             self._mark_whole(path)
             return dict(state)
         if found:
-            note(f"! No save in {self.folder} is whole: starting from the beginning.")
+            note(f"! No checkpoint in {self.folder} is whole: starting from the beginning.")
         return None
 
 

@@ -76,7 +76,7 @@ def kept(processes: int, part: Callable[[], object]) -> Iterator[None]:
         if processes > 1 and any(words in str(error) for words in LOST):
             raise GradlabError(
                 "Another process of this run has ended, so this one can't go on: why, it says "
-                "itself. The same command carries on from the last save.",
+                "itself. The same command carries on from the last checkpoint.",
                 exit_code=1,
             ) from error
         raise

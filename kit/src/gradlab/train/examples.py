@@ -59,7 +59,7 @@ def _look(dataset: keyed.Dataset, seed: int, workers: int) -> Numbers:
 
 
 def _draw(
-    dataset: keyed.Dataset, batches: list[list[keyed.Place]], workers: int
+    dataset: keyed.Dataset, batches: list[list[keyed.Position]], workers: int
 ) -> Iterator[Numbers]:
     # In a worker, as in training: a dataset may open files when it is first asked.
     loader = Loader(dataset, "looked at", batches, workers, collate=_summaries, patience=PATIENCE)
@@ -72,7 +72,7 @@ def _draw(
                 return
 
 
-def _spread(size: int) -> list[keyed.Place]:
+def _spread(size: int) -> list[keyed.Position]:
     """Give the places of the first epoch so that any number of the first ones is spread evenly."""
     step = max(1, round(size * 0.618))
     while np.gcd(step, size) != 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..services import machine
-from .keyed import Dataset, Place
+from .keyed import Dataset, Position
 
 KIT = os.path.dirname(os.path.dirname(__file__))
 SHARED = ("shared memory", "shm", "/torch_")
@@ -42,7 +42,7 @@ class Examples:
         self.current = current
         self.collate = collate
 
-    def batch(self, places: list[Place], worker: int | None = None) -> Any:
+    def batch(self, places: list[Position], worker: int | None = None) -> Any:
         """Load the batch of some places, or give the Failure that keeps it from being one."""
         examples = []
         for place in places:
@@ -54,7 +54,7 @@ class Examples:
         except Exception as error:
             return Failure(self._unlike(places, examples) + told(error))
 
-    def _load(self, place: Place, worker: int | None) -> Any:
+    def _load(self, place: Position, worker: int | None) -> Any:
         if worker is not None:
             self.current[2 * worker], self.current[2 * worker + 1] = place
         try:
@@ -64,11 +64,11 @@ class Examples:
                 raise  # the user's own
             return Failure(f"{self.where(place)} can't be loaded: {told(error)}")
 
-    def where(self, place: Place) -> str:
+    def where(self, place: Position) -> str:
         """Name an example as its dataset and the metrics count it."""
         return f"Example {place[1]} of the {self.name} data (epoch {place[0] + 1})"
 
-    def _unlike(self, places: list[Place], examples: list[Any]) -> str:
+    def _unlike(self, places: list[Position], examples: list[Any]) -> str:
         forms = list(map(_form, examples))
         usual = Counter(forms).most_common(1)[0][0]
         odd = [(place, form) for place, form in zip(places, forms, strict=True) if form != usual]

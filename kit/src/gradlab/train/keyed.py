@@ -24,7 +24,7 @@ import numpy as np
 from ..base.errors import GradlabError
 from . import frameworks
 
-Place = tuple[int, int]  # (epoch, index)
+Position = tuple[int, int]  # (epoch, index)
 
 
 class Dataset(Protocol):
@@ -85,7 +85,7 @@ class KeyedDataset:
     def __len__(self) -> int:
         return len(cast(Sized, self.dataset))
 
-    def __getitem__(self, place: Place) -> Any:
+    def __getitem__(self, place: Position) -> Any:
         epoch, index = place
         seed_generators(key(self.seed, "example", epoch, index))
         return self.dataset[index]
@@ -134,7 +134,7 @@ class Batches:
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[Position]]:
         known, indices = -1, np.empty(0, np.int64)
         for step in range(self.start, self.stop):
             epoch, place = divmod(step, self.per_epoch)

@@ -20,7 +20,7 @@ from ..base import signals
 from ..base.errors import GradlabError
 from .collate import stack
 from .failures import Examples, Failure, mapped, memory, told
-from .keyed import Dataset, Place
+from .keyed import Dataset, Position
 from .workers import End, Worker
 
 DYING = 1.0  # seconds until a process that dies is known to be dead
@@ -50,7 +50,7 @@ class Loader(Iterator[Any]):
         self,
         dataset: Dataset,
         name: str,
-        batches: Iterable[list[Place]],
+        batches: Iterable[list[Position]],
         workers: int = 0,
         collate: Callable[[list[Any]], Any] = stack,
         pin: Callable[[Any], Any] | None = None,

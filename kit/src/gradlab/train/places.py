@@ -22,7 +22,7 @@ from ..store.location import Location
 
 METRICS = "metrics.jsonl"
 CHECKSUM = "metrics.checksum"
-SAVES = "saves"
+CHECKPOINTS = "checkpoints"
 EVENTS = "tensorboard"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What file systems say that have no locks.
@@ -65,7 +65,7 @@ def find(project: str, name: str, file: str, advice: str) -> Path:
 
 
 def _newest(folder: Path) -> int:
-    return max((step_of(path.name) for path in candidates(folder / SAVES)), default=-1)
+    return max((step_of(path.name) for path in candidates(folder / CHECKPOINTS)), default=-1)
 
 
 def generation(folder: Path) -> int:

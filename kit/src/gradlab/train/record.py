@@ -137,7 +137,7 @@ def read(path: Path, start: int = 0) -> tuple[list[Values], int]:
 
 
 def read_checked(folder: Path) -> list[Values]:
-    """Read the metrics of a run as of its last save.
+    """Read the metrics of a run as of its last checkpoint.
 
     Raises GradlabError where they are not what was recorded, and OSError if they can't be read.
     """

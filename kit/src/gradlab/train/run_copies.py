@@ -17,17 +17,17 @@ from ..base.errors import GradlabError, note
 from ..base.files import names, read_bytes, remove, write_durably
 from ..store.backend import Backend
 from ..store.copies import (
+    CHECKPOINT,
     LINES,
     NAMED,
     OLDER,
-    SAVE,
     candidates,
     file_name,
     is_named_by,
     is_whole,
     step_of,
 )
-from .places import CHECKSUM, EVENTS, METRICS, SAVES
+from .places import CHECKPOINTS, CHECKSUM, EVENTS, METRICS
 
 HELD = ".held"  # of the folder of checkpoints: what is being copied
 
@@ -55,8 +55,10 @@ class RunCopies:
             ) from error
 
     def _restore(self) -> None:
-        local = next((step_of(p.name) for p in candidates(self.work / SAVES) if is_whole(p)), -1)
-        found = self._found(SAVE, OLDER)
+        local = next(
+            (step_of(p.name) for p in candidates(self.work / CHECKPOINTS) if is_whole(p)), -1
+        )
+        found = self._found(CHECKPOINT, OLDER)
         metrics = (name for name in self._found(LINES) if self._read(name) is not None)
         recorded = next(map(step_of, metrics), -1)
         # One without its metrics, which were not uploaded, is the last choice.
@@ -70,7 +72,7 @@ class RunCopies:
                 # Metrics first: cut off between the two, the next restore would take a checkpoint
                 # that is there for all of it.
                 self._restore_metrics(step_of(name))
-                write_durably(self.work / SAVES / name, data)
+                write_durably(self.work / CHECKPOINTS / name, data)
             # The newest of these is known to be whole.
             self._whole = [self._key(other) for other in found if other <= name]
             return
@@ -84,11 +86,11 @@ class RunCopies:
                 return
 
     def _key(self, name: str) -> str:
-        return f"{self.key}/{SAVES}/{name}"
+        return f"{self.key}/{CHECKPOINTS}/{name}"
 
     def _found(self, *suffixes: str) -> list[str]:
         """Name the copies with some suffixes, the newest first."""
-        listed = self.backend.list(f"{self.key}/{SAVES}")
+        listed = self.backend.list(f"{self.key}/{CHECKPOINTS}")
         found = filter(None, map(NAMED.fullmatch, listed))
         return sorted((match[0] for match in found if match[3] in suffixes), reverse=True)
 
@@ -105,7 +107,7 @@ class RunCopies:
         self._copy_newest()
         for path in sorted(self.work.rglob("*")):
             name = path.relative_to(self.work)
-            if path.name.startswith(".") or name.parts[0] == SAVES or not path.is_file():
+            if path.name.startswith(".") or name.parts[0] == CHECKPOINTS or not path.is_file():
                 continue
             # While the run goes on, its metrics travel beside each checkpoint.
             if final or path.name not in (METRICS, CHECKSUM):
@@ -132,11 +134,11 @@ class RunCopies:
 
         A storage may be so slow that training makes and removes several of them meanwhile.
         """
-        held = self.work / SAVES / HELD
+        held = self.work / CHECKPOINTS / HELD
         held.mkdir(parents=True, exist_ok=True)
         for path in candidates(held):
             remove(path)  # of a copy that failed: there is a newer one by now, or the same
-        for path in candidates(self.work / SAVES):
+        for path in candidates(self.work / CHECKPOINTS):
             if self._key(path.name) in self._whole:
                 return None
             with suppress(FileNotFoundError):  # removed at this moment, for there are newer ones
@@ -172,7 +174,7 @@ class RunCopies:
 
     def everything(self) -> Iterator[str]:
         """Give all checkpoints, then all metrics."""
-        yield from map(self._key, [*self._found(SAVE, OLDER), *self._found(LINES)])
+        yield from map(self._key, [*self._found(CHECKPOINT, OLDER), *self._found(LINES)])
 
 
 def _link(source: Path, target: Path) -> None:

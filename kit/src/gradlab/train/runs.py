@@ -1,7 +1,7 @@
 """A training run that is opened, continued and finished under one name.
 
 Promises: `<storage>/runs/<name>` is the same folder every time; the run that is opened goes
-on from its newest whole save, or refuses: under other settings, or while another process
+on from its newest whole checkpoint, or refuses: under other settings, or while another process
 trains it. Starting over moves the earlier run aside.
 """
 
@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..base import folders
 from ..base.errors import GradlabError, note, only_observing
-from ..base.files import prepare, read_bytes, sweep, write_durably
+from ..base.files import exists, prepare, read_bytes, sweep, write_durably
 from ..base.retries import SHORT, retry
 from ..base.tables import flat, row
 from ..services import session
@@ -23,9 +24,9 @@ from ..store import source
 from ..store.copier import Copier
 from ..store.location import Location
 from . import examples, places
-from .checkpoint import Store
+from .checkpoint import Checkpoints
 from .curves import Curves
-from .places import EVENTS, SAVES
+from .places import CHECKPOINTS, EVENTS
 from .record import Record
 from .run_copies import RunCopies
 
@@ -46,18 +47,18 @@ class Run:
         self.step = 0
         self.state: State | None = None
         self.later: dict[str, Callable[[], bytes]] = {}
-        self.store = Store(self.work / SAVES, seconds)
+        self.checkpoints = Checkpoints(self.work / CHECKPOINTS, seconds)
         self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
         self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
 
     def resume(self, accept: bool = False) -> None:
-        """Take up the newest save that is whole.
+        """Take up the newest checkpoint that is whole.
 
         Raises GradlabError if it is of other settings, or of other code or data unless `accept`.
         """
         if self.copies:
             self.copies.restore()
-        saved = self.store.load()
+        saved = self.checkpoints.load()
         if saved:
             self._compare(saved["settings"])
             self._compare_sources(saved, accept)
@@ -108,10 +109,10 @@ class Run:
             if self.copier:
                 self.copier.notify()
 
-        self.store.save(step, lambda: self._whole(step, state), self._write_later, saved)
+        self.checkpoints.save(step, lambda: self._whole(step, state), self._write_later, saved)
 
     def _write_later(self) -> None:
-        """Write what was to be written; what fails stays for the next save."""
+        """Write what was to be written; what fails stays for the next checkpoint."""
         for name in list(self.later):
             data, done = self.later.pop(name), False
             try:
@@ -125,8 +126,8 @@ class Run:
         return {**run, "state": state, "record": self.record.state()}
 
     def wait(self) -> int:
-        """Wait for a save that is under way, and give the step of the newest one that is whole."""
-        self.store.wait()
+        """Wait for a checkpoint under way, and give the step of the newest one that is whole."""
+        self.checkpoints.wait()
         return self.step
 
     def write(self, name: str, data: bytes) -> bool:
@@ -139,7 +140,7 @@ class Run:
             return False
 
     def write_later(self, name: str, data: Callable[[], bytes]) -> None:
-        """Write a file of the run with the next save, in whose share of the time it counts."""
+        """Write a file with the next checkpoint, in whose share of the time it counts."""
         self.later[name] = data
 
     def draw(self) -> None:
@@ -153,12 +154,12 @@ class Run:
             self.curves.draw()
 
     def finish(self, step: int, files: dict[str, bytes]) -> None:
-        """Leave the results beside the last step's save; GradlabError if one is missing."""
+        """Leave the results beside the last step's checkpoint; GradlabError if one is missing."""
         self.wait()  # it may be writing one of the results
         missing = [name for name, data in files.items() if not self._finish(name, data)]
         self._draw()
         if self.step < step:
-            missing.append(f"the save of step {step:,}")
+            missing.append(f"the checkpoint of step {step:,}")
         if not self._close() or missing:
             raise GradlabError(
                 f"The run is finished, but {self.kept} does not hold all of it: "
@@ -179,7 +180,7 @@ class Run:
         saved = self.wait()
         if not self._close() or saved < step:
             raise GradlabError(
-                f"Stopped at step {step:,}, but the last save in {self.kept} is of step "
+                f"Stopped at step {step:,}, but the last checkpoint in {self.kept} is of step "
                 f"{self.step:,}: the steps after it will be done again.",
                 exit_code=1,
             )
@@ -258,11 +259,19 @@ def _open(
     for folder, number in begun.items():
         if number < newest:  # started over here, or on another machine since
             places.move_aside(folder)
-    prepare(work / SAVES)
+    for folder in {work, kept}:
+        _adopt(folder)
+    prepare(work / CHECKPOINTS)
     for folder in {work, kept} if newest else ():
         places.note_generation(folder, newest)
-    for folder in {work, work / EVENTS, kept, kept / SAVES}:
+    for folder in {work, work / EVENTS, kept, kept / CHECKPOINTS}:
         sweep(folder)
     run = Run(place, key, settings, seconds, data or {})
     run.resume(accept or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
     return run
+
+
+def _adopt(folder: Path) -> None:
+    """Give the checkpoints of a run that version 0.1 began their place."""
+    if exists(folder / "saves") and not exists(folder / CHECKPOINTS):
+        folders.move(folder / "saves", folder / CHECKPOINTS)

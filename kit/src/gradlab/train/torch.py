@@ -177,7 +177,7 @@ def join(wanted: machine.Device) -> World:
 def loader(
     dataset: keyed.Dataset,
     name: str,
-    batches: Iterable[list[keyed.Place]],
+    batches: Iterable[list[keyed.Position]],
     workers: int = 0,
     device: torch.device = CPU,
 ) -> Loader:

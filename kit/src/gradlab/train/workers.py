@@ -18,7 +18,7 @@ from typing import Any
 from ..base import signals
 from . import frameworks, passing
 from .failures import Examples, Failure, told
-from .keyed import Place
+from .keyed import Position
 
 if sys.platform == "linux":
     from multiprocessing.context import ForkContext as Context
@@ -43,7 +43,7 @@ class Worker(Process):
     """
 
     def __init__(
-        self, number: int, count: int, examples: Examples, batches: Iterable[list[Place]]
+        self, number: int, count: int, examples: Examples, batches: Iterable[list[Position]]
     ) -> None:
         super().__init__(daemon=True)
         self.number = number
