@@ -275,7 +275,7 @@ class Trainer:
         self.progress.update(self.step, epoch, shown)
         ended = time.time() >= self.ends or self.step == self.total
         stop = stop or ended or bool(self.asked)
-        if stop or run.store.due:
+        if stop or run.checkpoints.due:
             run.save(self.step, self._state())
         if values:
             run.draw()

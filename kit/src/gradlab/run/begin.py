@@ -38,7 +38,7 @@ def whole(
     else:
         record = _resumed(last, console) if last else Record(place.backend, place.record)
     before = place.workflow if fresh else None
-    look_up(selected, record.run, sources, place.store, console, before)
+    look_up(selected, record.run, sources, place.datasets, console, before)
     if not dry:
         _note(record, last, selected if fresh else (), sources, place, console)
     return record
@@ -72,7 +72,7 @@ def join(
         _refuse_while_others(sources, place, dry, whole=fresh)
     record = _resumed(last, console) if last and not ended else Record(place.backend, place.record)
     before = place.workflow if fresh else None
-    look_up([*needed, job], record.run, sources, place.store, console, before)
+    look_up([*needed, job], record.run, sources, place.datasets, console, before)
     for other in needed:
         if not _has_succeeded(other, record, sources, place):
             raise _missing(job, other, sources, fresh, holding.at_work(place, [other.name]))
@@ -100,11 +100,11 @@ def _note(
 ) -> None:
     """Write down what a run goes on with, and forget what those jobs have left that begin anew."""
     before = place.workflow if fresh else None
-    look_up_others([*sources.spec.jobs.values()], record.run, sources, place.store, before)
+    look_up_others([*sources.spec.jobs.values()], record.run, sources, place.datasets, before)
     if not record.resumed:
         clear(place.volumes, console)
         for name, state in last.jobs.items() if last else ():
-            if last and all(map(place.store.exists, state.versions())):
+            if last and all(map(place.datasets.exists, state.versions())):
                 place.forget_copy(name, last.run.id)
     for job in fresh:
         place.discard_draft(job.name)
@@ -140,8 +140,8 @@ def _stands(jobs: Sequence[Job], last: Record, sources: Sources, place: Place) -
         own=last.run.own,
     )
     try:
-        look_up_others(jobs, run, sources, place.store)
-        return all(stands(job, sources, replace(last, run=run), place.store) for job in jobs)
+        look_up_others(jobs, run, sources, place.datasets)
+        return all(stands(job, sources, replace(last, run=run), place.datasets) for job in jobs)
     except (KeyError, NoVersion):
         return False
 
@@ -168,7 +168,7 @@ def _has_ended(last: Record, place: Place, console: Console) -> bool:
     """Tell whether a run has finished, and what it has made came through."""
     if not last.run.finished:
         return False
-    if not place.store.is_missing(last.versions()):
+    if not place.datasets.is_missing(last.versions()):
         return True
     console.line("the last run's end was not uploaded whole: what is missing is made again")
     return False

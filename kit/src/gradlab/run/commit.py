@@ -92,7 +92,7 @@ def collect(
                 text = _text(name, draft / "outputs" / name)
                 contents[name] = Content("string", credentials.seal(text, secrets))
             else:
-                contents[name] = _collect(name, port, draft, place.store, source, log)
+                contents[name] = _collect(name, port, draft, place.datasets, source, log)
         except GradlabError as error:
             raise GradlabError(f"output {name!r} ({port.type}): {error}", exit_code=1) from error
     return contents
@@ -181,7 +181,7 @@ def settle(job: str, contents: Mapping[str, Content], place: Place) -> dict[str,
 
     None where the draft is gone that held them.
     """
-    settled, draft, store = dict(contents), place.draft(job), place.store
+    settled, draft, store = dict(contents), place.draft(job), place.datasets
     for name, content in contents.items():
         written, box = draft / "outputs" / name, draft / "commit" / name
         if content.type == "volume" and not _settle_volume(written, place.volume(job, name)):

@@ -82,7 +82,7 @@ def done(job: Job, sources: Sources, record: Record, place: Place) -> bool:
     """Tell whether what a job did earlier in this run still holds and is still there."""
     if job.name not in record.jobs:
         return False
-    identities = identities_of(inputs_of(job, sources, record), place.store)
+    identities = identities_of(inputs_of(job, sources, record), place.datasets)
     return (
         reusable(job, fingerprint(job, identities, sources, record.run.id), record, place)
         is not None
@@ -111,7 +111,7 @@ def stands(job: Job, sources: Sources, record: Record, store: Datasets) -> bool:
 
 def _is_there(job: Job, name: str, content: Content, place: Place) -> bool:
     if content.type == "dataset":
-        return place.store.exists(content.value)
+        return place.datasets.exists(content.value)
     volume = place.volume(job.name, name)
     if content.type == "volume":
         return folders.is_folder(volume) and tree.scan(volume).digest == content.value

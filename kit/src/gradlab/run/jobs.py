@@ -65,7 +65,7 @@ def do(
             record.reload(job.name)  # another process may have done it
             recover(job.name, record, place, console)
             run, inputs = record.run.id, inputs_of(job, sources, record)
-            identities = identities_of(inputs, place.store)
+            identities = identities_of(inputs, place.datasets)
             mark = fingerprint(job, identities, sources, run)
             if state := reusable(job, mark, record, place):
                 console.line(f"[{job.name}] reused: neither it nor what it reads has changed")

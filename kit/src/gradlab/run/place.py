@@ -28,7 +28,7 @@ class Place:
     workflow: str
     backend: Folder
     work: Path
-    store: Datasets  # the datasets
+    datasets: Datasets
 
     @property
     def kept(self) -> Path:

@@ -105,10 +105,10 @@ def _lay(
         copy.mkdir()
         return copy
     if content.type == "dataset":
-        version = place.store.find(content.value)
+        version = place.datasets.find(content.value)
         if read_only:
-            return place.store.open(version)
-        place.store.lay(version, copy)
+            return place.datasets.open(version)
+        place.datasets.lay(version, copy)
         return copy
     folder = place.volume(*(job.inputs[name].source or ("", "")))
     if read_only:
