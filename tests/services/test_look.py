@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.notebook import cells
+from gradlab.notebook import board, cells
 from gradlab.train.record import Record
 
 SPEC = """
@@ -37,10 +37,8 @@ def test_tensorboard_shows_the_runs_of_any_storage(
         record.add(1, 1, {"loss": 1.0})
         record.close()
     ports: list[int] = []
-    started = cells._start_tensorboard
-    monkeypatch.setattr(
-        cells, "_start_tensorboard", lambda options: ports.append(started(options)) or ports[0]
-    )
+    started = board._start
+    monkeypatch.setattr(board, "_start", lambda options: ports.append(started(options)) or ports[0])
     monkeypatch.setattr("tensorboard.notebook.display", lambda **_: None)
     cells.tensorboard("train")
     try:

@@ -8,6 +8,8 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+
 from .conftest import Project
 
 
@@ -137,6 +139,15 @@ def test_mistakes_are_named_with_the_way_out(project: Project) -> None:
     assert "is not a folder" in project.fails(2, "datasets", "add", "digits", "/nowhere")
     (project.root / "empty").mkdir()
     assert "has no files" in project.fails(2, "datasets", "add", "digits", "empty")
+
+
+@pytest.mark.parametrize("above", [".", ".."])
+def test_the_storage_is_not_added_to_itself(project: Project, above: str) -> None:
+    (project.root / "data.txt").write_text("1")
+    text = project.fails(2, "datasets", "add", "all", above, GRADLAB_STORAGE="storage")
+    assert (
+        "holds the storage itself" in text and not (project.root / "storage" / "datasets").exists()
+    )
 
 
 def test_on_slow_storage_a_version_is_copied_whole_and_checked(project: Project) -> None:

@@ -13,10 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,10 @@ from ..base.errors import GradlabError, note
 from ..services import mounts, session, table
 from ..services.table import here
 from ..store import location
+from . import board
 
 WATCH_SECONDS = 5.0
 REMOUNTS = 5
-TENSORBOARD_PORT = 6006
-LOGS = "--logdir"
-TERM_SECONDS = 10.0
 Secret = Callable[[str], str]
 
 
@@ -175,54 +172,8 @@ def tensorboard(workflow: str) -> None:
     if not runs:
         print("There is nothing to see yet: run the workflow first.")
         return
-    logs = _linked(runs)
-    address = os.environ.get("PAPERSPACE_FQDN")
-    # There a notebook can't show another port, but the service has an address for this one.
-    options = ["--port", str(TENSORBOARD_PORT), "--bind_all"] if address else []
-    port = _start_tensorboard([LOGS, str(logs), *options])
-    if address:
-        print(f"TensorBoard: https://tensorboard-{address}/")
-    else:
-        import_module("tensorboard.notebook").display(port=port, height=700)
-
-
-def _linked(runs: dict[str, Path]) -> Path:
-    """Give a folder with a link to each run, for a list of paths may hold no comma or colon."""
-    top = Path(tempfile.gettempdir(), f"gradlab-tensorboard-{os.getuid()}")
-    shutil.rmtree(top, ignore_errors=True)
-    top.mkdir()
-    for name, folder in runs.items():
-        (top / name).symlink_to(folder.absolute())
-    return top
-
-
-def _start_tensorboard(options: list[str]) -> int:
-    """Start TensorBoard in the place of an earlier one and give its port."""
-    manager = import_module("tensorboard.manager")
-    _end_earlier([info.pid for info in manager.get_all()])
-    # By this very Python: its folder of programs need not be in the PATH of a notebook.
-    command = [sys.executable, "-m", "tensorboard.main", *options]
-    with tempfile.TemporaryFile() as words:  # not a pipe, which would be full one day
-        process = subprocess.Popen(command, stdout=words, stderr=words)
-        while process.poll() is None:
-            if found := [info.port for info in manager.get_all() if info.pid == process.pid]:
-                return int(found[0])
-            time.sleep(0.2)
-        words.seek(0)
-        said = words.read().decode("utf-8", "replace").strip()
-    raise Ended(f"TensorBoard did not start: {said}")
-
-
-def _end_earlier(pids: list[int]) -> None:
-    """End what was started here before, also by a kernel that has died: it holds the port."""
-    for pid in pids:
-        words = Path(f"/proc/{pid}/cmdline")
-        with suppress(OSError):
-            if LOGS.encode() in words.read_bytes().split(b"\0"):
-                os.kill(pid, signal.SIGTERM)
-                end = time.monotonic() + TERM_SECONDS
-                while words.read_bytes() and time.monotonic() < end:  # none of one that has ended
-                    time.sleep(0.1)
+    with _messages():
+        board.show(runs)
 
 
 def take(workflow: str, as_onnx: bool, download: bool) -> None:

@@ -117,6 +117,12 @@ def _first_line(error: DamagedVersion) -> str:
 def _add(store: Datasets, reference: str, folder: Path) -> int:
     if not folder.is_dir():
         raise GradlabError(f"{folder} is not a folder")
+    if store.top.is_relative_to(folder.resolve()):
+        raise GradlabError(
+            f"{folder} holds the storage itself ({store.top.parent}), which can't be a part of a "
+            "dataset: add the folder in it that holds the data, or move the storage elsewhere "
+            "(GRADLAB_STORAGE)."
+        )
     version = store.add(reference, folder, f"gradlab datasets add {folder}")
     print(f"{version}  {_summary(version)}")
     return 0
