@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from gradlab.base import files
+from gradlab.run.repository import Repository
 
 from .conftest import Project
 
@@ -204,3 +208,20 @@ def test_an_event_is_of_this_repository_with_or_without_a_remote(
     project.workflow(CHECKOUT.format(f"{url}, ref: master"))
     text = project.fails(1, "run", "train")
     assert "has no 'master'" in text and "branches and tags: dev, main, v1" in text
+
+
+def test_a_tree_is_read_again_where_it_has_changed_and_nowhere_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.py", "b.py"):
+        (project.root / name).write_text("1\n")
+    time.sleep(1.1)  # files that have just changed are read each time
+    repository = Repository(project.root, project.storage)
+    first, read = repository.content().tree, list[str]()
+    assert repository.content().tree == first
+    (project.root / "a.py").write_text("2\n")
+    sha256 = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or sha256(path))
+    for _ in range(2):
+        assert repository.content().tree.digest != first.digest
+    assert read == ["a.py", "a.py"]
