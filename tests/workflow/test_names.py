@@ -9,6 +9,7 @@ import pytest
 from gradlab.base.errors import GradlabError
 from gradlab.check.check import check, load
 from gradlab.store import models
+from gradlab.store.folder import Folder
 from gradlab.store.versions import Reference
 
 from .conftest import Project
@@ -170,14 +171,15 @@ def test_what_check_takes_the_datasets_and_the_models_take(tmp_path: Path) -> No
     for name in DATASETS:
         Reference.parse(name)
     for name in MODELS:
-        models.create(tmp_path, name, "Custom", "dataset digits:v1", {}, "run")
+        models.create(Folder(tmp_path), name, "Custom", "dataset digits:v1", {}, "run")
     names = [name.encode().decode("unicode_escape") for name in NO_DATASETS]
     for name in names:
         with pytest.raises(GradlabError, match="can't be a reference to a dataset"):
             Reference.parse(name)
     for name in NO_MODELS:
         with pytest.raises(GradlabError, match="can't be the name of a model"):
-            models.create(tmp_path, name.encode().decode("unicode_escape"), "ONNX", "x", {}, "run")
+            plain = name.encode().decode("unicode_escape")
+            models.create(Folder(tmp_path), plain, "ONNX", "x", {}, "run")
 
 
 def test_a_run_and_its_dry_run_say_what_check_says_and_do_nothing(project: Project) -> None:
