@@ -85,13 +85,20 @@ def test_dropout_depends_on_seed_step_and_process() -> None:
     assert len({draw(0, 1, 0), draw(1, 1, 0), draw(0, 2, 0), draw(0, 1, 1)}) == 4
 
 
-def test_a_stream_without_an_index_is_refused() -> None:
-    class Stream(IterableDataset[int]):
-        def __iter__(self) -> Iterator[int]:
-            return iter(())
+class Stream(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
 
-    with pytest.raises(GradlabError, match="Stream has no length or no index"):
-        keyed.KeyedDataset(Stream(), 0)
+
+class Counted(Stream):
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("kind", [Stream, Counted, set])
+def test_a_stream_without_an_index_is_refused(kind: Any) -> None:
+    with pytest.raises(GradlabError, match=f"{kind.__name__} has no length or no index"):
+        keyed.KeyedDataset(kind(), 0)
 
 
 @pytest.mark.parametrize(

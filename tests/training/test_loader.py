@@ -280,6 +280,21 @@ def test_a_batch_is_pinned_meanwhile_and_moved_when_it_is_wanted(workers: int) -
     assert done.count(in_thread) == done.count(("moved", True)) == len(BATCHES)
 
 
+Pair = namedtuple("Pair", "first second")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_tensors_are_moved_to_the_device_whatever_they_are_nested_in(workers: int) -> None:
+    example = Pair({"x": torch.ones(2), "name": "a"}, [1, (2.5,)])
+    places, data = [[(0, BAD), (0, BAD)]], KeyedDataset(Data(lambda: example), 0)
+    with loader(data, "training", places, workers, torch.device("meta")) as batches:
+        (batch,) = batches
+    assert type(batch).__name__ == "Pair" and batch.first["name"] == ["a", "a"]
+    moved = [batch.first["x"], batch.second[0], batch.second[1][0]]
+    assert [tensor.device.type for tensor in moved] == ["meta"] * 3
+    assert [tuple(tensor.shape) for tensor in moved] == [(2, 2), (2,), (2,)]
+
+
 def test_a_failure_while_a_batch_is_pinned_is_told_and_leaves_nobody() -> None:
     data = KeyedDataset(Data(die(signal.SIGKILL)), 0)
     with (
