@@ -47,15 +47,12 @@ def do(
     record: Record,
     place: Place,
     engine: Engine,
-    accept: bool,
+    accept: bool,  # what other code, inputs or text have made
     console: Console,
     stop: Stop,
-    turn: AbstractContextManager[object],
+    turn: AbstractContextManager[object],  # in which no other process does the job
 ) -> Result:
-    """Run a job, or take what it did earlier in this run; what fails is this job alone.
-
-    `accept` what other code, inputs or text have made. In its `turn` no other process does it.
-    """
+    """Run a job, or take what it did earlier in this run; what fails is this job alone."""
     if stop.signal:
         return Result("skipped", message="the run was ended")
     began, secrets = time.monotonic(), sources.secrets
