@@ -36,7 +36,7 @@ RUN = {
     "python -m my_model train --max-minutes 30": "finished at step",
     "python -m my_model train --fresh": "The earlier run is kept in",
     "python -m my_model train --name wider --model.width 64": "Finished.",
-    "python -m my_model evaluate": "of 360 test examples right.",
+    "python -m my_model evaluate": "on 360 test examples.",
     "python -m my_model export": "model.onnx: the same as",
     "gradlab compare storage/runs/*": "The best is ",
 }

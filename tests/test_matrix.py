@@ -147,7 +147,7 @@ def test_a_project_of_the_longest_name_passes_its_own_tests(long: Path, python: 
 def test_a_project_of_the_longest_name_trains_and_is_judged(long: Path, tmp_path: Path) -> None:
     lab = Lab(long, tmp_path / "storage")
     lab.train("--epochs", "1")
-    assert "test examples right" in lab.run(LONG, "evaluate")
+    assert "on 360 test examples" in lab.run(LONG, "evaluate")
 
 
 def test_the_checks_run_with_the_tools_that_are_pinned() -> None:

@@ -187,7 +187,7 @@ def test_in_colab_everything_runs_and_is_on_drive(
     book = open_notebook(machine, repository, as_onnx=False, download=True, show_tensorboard=True)
     text = book.run()
     assert set(before.splitlines()) <= set(machine.run("python", "-m", "pip", "freeze").split("\n"))
-    assert "engine machine" in text and "test examples right" in text
+    assert "engine machine" in text and "360 test examples" in text
     assert [o.data for o in book.outputs("6. Look") if "image/png" in o.get("data", {})][1:]
     assert "[application/javascript]" in book.text("6. TensorBoard")
     assert "Safe: /content/drive/MyDrive/gradlab/my_model" in book.text("7. Leave")

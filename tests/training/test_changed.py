@@ -69,18 +69,18 @@ CHANGES = {
     "model": [MODEL],
     "loss": [
         Edit(
-            "PKG/train.py",
-            "cross_entropy(self.model(inputs), targets)",
-            "2 * cross_entropy(self.model(inputs), targets)",
-            "train.py has changed",
+            "PKG/task.py",
+            "cross_entropy(outputs, targets)",
+            "2 * cross_entropy(outputs, targets)",
+            "task.py has changed",
         )
     ],
     "what is best": [
         Edit(
-            "PKG/evaluate.py",
-            "np.trace(counts) / counts.sum()",
-            "np.trace(counts[:5]) / counts.sum()",
-            "evaluate.py has changed",
+            "PKG/task.py",
+            'split["predicted"] == split["true"]',
+            '(split["predicted"] == split["true"]) & (split["true"] < 5)',
+            "task.py has changed",
         )
     ],
     "a default": [

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ STATE: dict[str, Any] = {
     "optimizer": {0: {"step": torch.tensor(3.0), "betas": (0.9, 0.999)}, "groups": [[0], []]},
     "nothing": torch.empty(0, 3),
 }
+OPTIONS = SimpleNamespace(name="name", fresh=False, save_seconds=0.0, accept_changes=False)
 
 
 def save_now(store: Checkpoints, step: int, state: dict[str, Any]) -> Path:
@@ -98,7 +100,7 @@ def test_the_best_model_is_written_with_the_save_after_one_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADLAB_STORAGE", str(tmp_path))
-    run = runs.open_run("project", "name", {}, False, 0)
+    run = runs.open_run("project", OPTIONS, {})
     run.write_later("best.safetensors", lambda: b"best")
     with monkeypatch.context() as patch:
         huge = replace(TENSORS, copied=lambda *_: torch.empty(1 << 60))

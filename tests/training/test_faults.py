@@ -167,7 +167,7 @@ def test_a_name_that_could_leave_the_storage_is_refused(lab: Lab) -> None:
 
 
 def test_a_run_that_is_not_finished_can_be_evaluated(interrupted: Lab) -> None:
-    assert "of 360 test examples right" in interrupted.run(interrupted.package, "evaluate")
+    assert "on 360 test examples" in interrupted.run(interrupted.package, "evaluate")
 
 
 def test_evaluation_without_a_model_says_how_to_get_one(lab: Lab) -> None:
@@ -233,7 +233,7 @@ def test_slow_storage_that_fails_does_not_hold_up_training(on_drive: Lab, whole:
 def test_evaluation_finds_the_best_model_on_slow_storage(on_drive: Lab, tmp_path: Path) -> None:
     on_drive.train()
     shutil.rmtree(tmp_path / "scratch")
-    assert "of 360 test examples right" in on_drive.run(on_drive.package, "evaluate")
+    assert "on 360 test examples" in on_drive.run(on_drive.package, "evaluate")
     assert (on_drive.folder() / "confusion_matrix.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -24,7 +24,7 @@ def train(config: Annotated[TrainConfig, PLAIN]) -> int:
 
 
 def evaluate(config: Annotated[EvaluateConfig, PLAIN]) -> int:
-    """Judge the best model of a run on the test split."""
+    """Evaluate the best model of a run on the test split."""
     from .evaluate import evaluate
 
     return evaluate(config)

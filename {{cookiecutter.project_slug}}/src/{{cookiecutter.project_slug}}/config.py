@@ -77,7 +77,7 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Judge the best model of a run on the test split: accuracy and confusion matrix."""
+    """Evaluate the best model of a run on the test split, as `task.py` says."""
 
     name: str = "default"
     """Name of the run."""
@@ -86,7 +86,7 @@ class EvaluateConfig:
     accept_changes: bool = False
     """Take the model although its code has changed since it was trained."""
     output: Path | None = None
-    """Folder for evaluation.json and confusion_matrix.png (the run's own)."""
+    """Folder for evaluation.json and the picture (the run's own)."""
 
 
 @dataclass

@@ -16,8 +16,9 @@ from gradlab.train import places
 
 from .config import ExportConfig
 from .data import datasets
-from .evaluate import PROJECT, load_best
+from .learner import load_best
 
+PROJECT = __name__.partition(".")[0]
 TOLERANCE = 1e-4
 
 
@@ -31,7 +32,8 @@ def export(config: ExportConfig) -> int:
             f"Export needs {error.name}: install it with  "
             "python -m pip install --find-links vendor '.[export]'"
         ) from error
-    source, network = load_best(config.name, config.accept_changes)
+    source, learner = load_best(PROJECT, config.name, "cpu", config.accept_changes)
+    network = learner.network
     output = config.output or places.kept(PROJECT, config.name) / "model.onnx"
     prepare(output.parent)
     test = datasets().test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 def human(size: float) -> str:
     """Write a number of bytes as people read it: `1.5 MiB`."""
@@ -10,6 +12,11 @@ def human(size: float) -> str:
             return f"{size:.4g} {unit}"
         size /= 1024
     return f"{size:.4g} TiB"
+
+
+def figures(values: Mapping[str, float]) -> str:
+    """Write what was measured as people read it: `val accuracy 0.9722, val loss 0.1034`."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
 
 
 def duration(seconds: float) -> str:

@@ -56,6 +56,11 @@ def memory() -> tuple[int, int]:
     return total, min(total, available)
 
 
+def loader_workers(asked: int | None) -> int:
+    """Give the number of processes that load data: one less than there are processors, up to 4."""
+    return min(4, max(1, cpus() - 1)) if asked is None else asked
+
+
 def cpus() -> int:
     """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

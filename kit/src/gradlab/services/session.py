@@ -12,6 +12,7 @@ variable:
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 import time
@@ -22,6 +23,8 @@ from ..base.errors import GradlabError
 from . import machine
 from .mounts import DRIVE, DRIVE_MOUNTPOINT, SLOW_FILESYSTEMS, filesystem, real
 from .table import Storage, here
+
+MARGIN_SECONDS = 120.0  # left for the last checkpoint before the service ends the session
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -108,6 +111,12 @@ def way_to_accept() -> str:
     """Say what goes on with a training run although its code or data have changed."""
     workflow = os.environ.get("GRADLAB_WORKFLOW")
     return f"gradlab run {workflow} --accept-changes" if workflow else "--accept-changes"
+
+
+def ends(minutes: float | None = None) -> float:
+    """Give the time to stop at, seconds since 1970: before the session ends, or in some minutes."""
+    end = math.inf if minutes is None else time.time() + 60 * minutes
+    return min(end, (deadline() or math.inf) - MARGIN_SECONDS)
 
 
 def deadline() -> float | None:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    Array = np.ndarray[Any, Any]
+
 Points = dict[str, list[tuple[float, float]]]
+NO_LOSSES = ("step", "epoch", "learning_rate")
 SHARE = 0.05  # of a run's time that its curves may take
 
 
@@ -33,7 +36,7 @@ class Curves:
         self._read = 0
         self._cost = 0.0  # of the last drawing
         self._drawn = 0.0
-        self._losses: dict[int, tuple[float, int]] = {}
+        self._losses: dict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
         self._values: Points = defaultdict(list)
 
     @property
@@ -54,17 +57,20 @@ class Curves:
         lines, self._read = read(self.metrics, self._read)
         for line in lines:
             self._take(line)
-        means = [(float(epoch), total / count) for epoch, (total, count) in self._losses.items()]
-        write_durably(self.picture, _png(_curves({"training loss": means, **self._values})))
+        means = {
+            f"training {name}": [(float(epoch), total / n) for epoch, (total, n) in sums.items()]
+            for name, sums in self._losses.items()
+        }
+        write_durably(self.picture, _png(_curves({**means, **self._values})))
 
     def _take(self, line: dict[str, float]) -> None:
         epoch = int(line["epoch"])
-        if "loss" in line:
-            total, count = self._losses.get(epoch, (0.0, 0))
-            self._losses[epoch] = (total + line["loss"], count + 1)
         for name, value in line.items():
             if name.startswith("val_"):
                 self._values[name].append((epoch, value))
+            elif name not in NO_LOSSES:
+                total, count = self._losses[name].get(epoch, (0.0, 0))
+                self._losses[name][epoch] = (total + value, count + 1)
 
 
 def _curves(points: Points) -> Figure:
@@ -73,12 +79,17 @@ def _curves(points: Points) -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, values in points.items():
-        axes = left if name.endswith("loss") else right
-        label = name.replace("val_", "validation ").replace("_", " ")
+        axes = left if name.endswith("loss") or name.startswith("training") else right
+        label = spelled(name)
         axes.plot(*zip(*values, strict=True), marker=".", label=label)
     for axes, title in ((left, "Loss"), (right, "Validation")):
         _label(axes, title)
     return figure
+
+
+def spelled(metric: str) -> str:
+    """Spell a metric out: `validation accuracy` for val_accuracy."""
+    return metric.replace("val_", "validation ").replace("_", " ")
 
 
 def _label(axes: Axes, title: str) -> None:
@@ -89,7 +100,7 @@ def _label(axes: Axes, title: str) -> None:
         axes.legend(frameon=False)
 
 
-def compare_curves(points: Points, picture: Path) -> None:
+def compare_curves(points: Points, title: str, picture: Path) -> None:
     """Draw one curve for each run, the best first, over the epochs."""
     from matplotlib.figure import Figure
 
@@ -97,14 +108,31 @@ def compare_curves(points: Points, picture: Path) -> None:
     axes = figure.subplots()
     for name, values in points.items():
         axes.plot(*zip(*values, strict=True), marker=".", label=name)
-    _label(axes, "Validation accuracy")
+    _label(axes, title)
     write_durably(picture, _png(figure))
 
 
-def confusion_matrix(counts: np.ndarray[Any, Any], labels: list[str], picture: Path) -> None:
-    """Draw a confusion matrix: counts of shape (classes, classes), true classes in rows."""
+def predicted_against_true(true: Array, predicted: Array, picture: Path) -> None:
+    """Draw a point for each example: numbers of shape (n,), the true ones to the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(true, predicted, s=8, alpha=0.5)
+    low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+    axes.plot([low, high], [low, high], color="grey", linewidth=1)
+    axes.set(xlabel="true", ylabel="predicted")
+    axes.grid(alpha=0.3)
+    write_durably(picture, _png(figure))
+
+
+def confusion_matrix(true: Array, predicted: Array, labels: list[str], picture: Path) -> None:
+    """Draw how often which class, of shape (n,), was taken for which; the true ones in rows."""
     import numpy as np
     from matplotlib.figure import Figure
+
+    counts = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(counts, (true, predicted), 1)
 
     figure = Figure(figsize=(5.4, 5), layout="constrained")
     axes = figure.subplots()

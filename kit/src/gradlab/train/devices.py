@@ -8,12 +8,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from ..base.errors import GradlabError, note
 from ..services.machine import Device, Precision, cpus
 
+Value = TypeVar("Value")
 # How the libraries tell that another process has died.
 LOST = ("closed by peer", "reset by peer", "Connection refused", "Broken pipe", "remote process")
+
+
+class World(Protocol):
+    """The processes of a run, as a framework knows them."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+
+    def share(self, value: Value) -> Value:
+        """Give every process the first one's value."""
+
+    def highest(self, value: int) -> int:
+        """Give every process the highest of their values."""
 
 
 def choose(wanted: Device, gpu: bool, problem: str | None, apple: bool) -> str:
@@ -65,6 +81,22 @@ def threads() -> int | None:
         return None
     # One processor is for the loader: competing with it costs more than a thread gains.
     return max(1, cpus() - 1)
+
+
+def in_first(world: World, work: Callable[[], Value]) -> Value | None:
+    """Do something in the first process, which the others wait for; where it fails, all do.
+
+    Gives None in the others. Raises GradlabError in all.
+    """
+    value, failure = None, None
+    if world.first:
+        try:
+            value = work()
+        except GradlabError as error:
+            failure = error
+    if failure := world.share(failure):
+        raise failure
+    return value
 
 
 @contextmanager

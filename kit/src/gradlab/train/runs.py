@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..base import folders
 from ..base.errors import GradlabError, note, only_observing
@@ -25,8 +25,9 @@ from ..store.copier import Copier
 from ..store.location import Location
 from . import examples, places
 from .checkpoint import Checkpoints
-from .curves import Curves
+from .curves import Curves, spelled
 from .places import CHECKPOINTS, EVENTS
+from .progress import Progress
 from .record import Record
 from .run_copies import RunCopies
 
@@ -101,6 +102,21 @@ class Run:
             )
         note(f"! {message}! Going on all the same, as asked for.")
 
+    def announce(self, total: int, where: str, workers: int) -> None:
+        """Say where the run stands and on what it goes on, which may not be what it began on."""
+        done = self.step >= total and not (self.state and self.state["unjudged"])
+        what = "finished" if done else "carrying on" if self.step else "starting"
+        note(f"Run '{self.work.name}': {what} at step {self.step:,} of {total:,}.")
+        if undone := self.record.undone:
+            note(f"{undone:,} steps after the last checkpoint were lost and are done again.")
+        note(f"On {where}, {workers} loader worker(s); kept in {self.kept}.")
+        self.progress = Progress(self.step, total, session.deadline())
+        if self.state and self.state["where"] != where:
+            note(
+                f"! Saved on {self.state['where']}; going on with {where}: the same examples in "
+                "the same order, but the last bits may differ."
+            )
+
     def save(self, step: int, state: State) -> None:
         """Save the run as of a step, in the background, with what was to be written."""
 
@@ -153,8 +169,12 @@ class Run:
         with only_observing(f"{self.curves.picture} could not be drawn"):
             self.curves.draw()
 
-    def finish(self, step: int, files: dict[str, bytes]) -> None:
-        """Leave the results beside the last step's checkpoint; GradlabError if one is missing."""
+    def finish(self, step: int, files: dict[str, bytes], best: str) -> None:
+        """Leave the results beside the last step's checkpoint; GradlabError if one is missing.
+
+        `best` says what the best model was measured to be.
+        """
+        self.progress.close()
         self.wait()  # it may be writing one of the results
         missing = [name for name, data in files.items() if not self._finish(name, data)]
         self._draw()
@@ -167,6 +187,8 @@ class Run:
                 "Make room or mount it again, then give the same command once more.",
                 exit_code=1,
             )
+        note(f"Finished. Best {spelled(best)}. In {self.kept}:")
+        note(f"  {' '.join(sorted(files))} metrics.jsonl curves.png tensorboard/")
 
     def _finish(self, name: str, data: bytes) -> bool:
         """Write a result, and say so if another one was in its place; tell whether that worked."""
@@ -177,6 +199,7 @@ class Run:
 
     def stop(self, step: int, total: int) -> None:
         """Part before the end; GradlabError unless all that is done is saved."""
+        self.progress.close()
         saved = self.wait()
         if not self._close() or saved < step:
             raise GradlabError(
@@ -213,26 +236,29 @@ def compare_code(settings: State, package: Path, model: Path, accept: bool) -> N
         note(f"! Since {model} was trained, {', '.join(changed)}.")
 
 
+class Options(Protocol):
+    """What was asked for on the command line of a training, beside the settings."""
+
+    name: str
+    fresh: bool
+    save_seconds: float
+    accept_changes: bool
+
+
 def open_run(
-    project: str,
-    name: str,
-    settings: State,
-    fresh: bool,
-    seconds: float,
-    data: examples.Seen | None = None,
-    accept: bool = False,
+    project: str, options: Options, settings: State, data: examples.Seen | None = None
 ) -> Run:
     """Open a run under its name, alone, and take up what it has saved.
 
     `settings` are the plain values that decide its result, with `code` the digests of the files
     that do, `data` what was seen of its data. Raises GradlabError where the storage can't be read
-    or written, another process trains the run, or its settings are others; unless `accept` is
-    given, also where the code or the data are.
+    or written, another process trains the run, or its settings are others; unless changes are
+    accepted, also where the code or the data are.
     """
-    place, key = places.of(project, name)
+    place, key = places.of(project, options.name)
     kept = place.backend.path(key)
     try:
-        return _open(place, key, name, settings, fresh, seconds, data, accept)
+        return _open(place, key, options, settings, data or {})
     except OSError as error:
         raise GradlabError(
             f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
@@ -242,20 +268,11 @@ def open_run(
         ) from error
 
 
-def _open(
-    place: Location,
-    key: str,
-    name: str,
-    settings: State,
-    fresh: bool,
-    seconds: float,
-    data: examples.Seen | None,
-    accept: bool,
-) -> Run:
+def _open(place: Location, key: str, options: Options, settings: State, data: examples.Seen) -> Run:
     work, kept = place.work / key, place.backend.path(key)
-    places.lock(prepare(work.parent) / f".{name}.lock", name)
+    places.lock(prepare(work.parent) / f".{options.name}.lock", options.name)
     begun = {folder: places.generation(folder) for folder in {work, kept}}
-    newest = max(begun.values()) + fresh
+    newest = max(begun.values()) + options.fresh
     for folder, number in begun.items():
         if number < newest:  # started over here, or on another machine since
             places.move_aside(folder)
@@ -266,8 +283,8 @@ def _open(
         places.note_generation(folder, newest)
     for folder in {work, work / EVENTS, kept, kept / CHECKPOINTS}:
         sweep(folder)
-    run = Run(place, key, settings, seconds, data or {})
-    run.resume(accept or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
+    run = Run(place, key, settings, options.save_seconds, data)
+    run.resume(options.accept_changes or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
     return run
 
 

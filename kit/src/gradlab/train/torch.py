@@ -180,12 +180,13 @@ def loader(
     batches: Iterable[list[keyed.Position]],
     workers: int = 0,
     device: torch.device = CPU,
+    collate: Callable[[list[Any]], Any] = default_collate,
 ) -> Loader:
     """Give a Loader of batches of tensors on the device, pinned on the way to CUDA's."""
     to = methodcaller("to", device, non_blocking=True)
     pin = partial(mapped, kind=Tensor, act=Tensor.pin_memory) if device.type == "cuda" else None
     move = partial(mapped, kind=Tensor, act=to) if device != CPU else None
-    return Loader(dataset, name, batches, workers, default_collate, pin, move)
+    return Loader(dataset, name, batches, workers, collate, pin, move)
 
 
 def weights(network: nn.Module, copied: bool = True) -> named.Weights:
