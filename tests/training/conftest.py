@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from .. import warm
+from ..conftest import generate
+from ..failing import Forks
 from ..lab import PER_EPOCH, Lab
 
 
@@ -57,3 +60,13 @@ def mounts() -> Iterator[Callable[..., None]]:
     yield mount
     for place in reversed(mounted):
         subprocess.run(["umount", "-l", place], check=False)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
+    project = generate(tmp_path_factory.mktemp("tiny"), {})
+    data = project / "src" / "my_model" / "data.py"
+    text = data.read_text()
+    data.write_text(text.replace("in data.target]", "in data.target[:120]]"))
+    assert data.read_text() != text
+    return Forks(project, *warm.TRAINING, "my_model.train", "my_model.export")

@@ -29,8 +29,6 @@ from gradlab.train.compare import compare_command
 from gradlab.train.record import Record
 from gradlab.train.run_copies import RunCopies
 
-from .. import warm
-from ..conftest import generate
 from ..failing import ERRORS, Done, Forks, flip_a_bit, kept
 from ..kit import paths
 from ..lab import Lab
@@ -71,16 +69,6 @@ class Tiny(Lab):
             if (other.storage.parent / name).exists():
                 shutil.copytree(other.storage.parent / name, self.storage.parent / name)
         return self
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
-    project = generate(tmp_path_factory.mktemp("tiny"), {})
-    data = project / "src" / "my_model" / "data.py"
-    text = data.read_text()
-    data.write_text(text.replace("in data.target]", "in data.target[:120]]"))
-    assert data.read_text() != text
-    return Forks(project, *warm.TRAINING, "my_model.train", "my_model.export")
 
 
 @pytest.fixture

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 import tomllib
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import pytest
 import torch
 
-from .conftest import PACKAGE, ROOT, Start
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = str(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["name"])
+Start = Callable[..., "subprocess.Popen[str]"]
 
 config = import_module(f"{PACKAGE}.config")
 data = import_module(f"{PACKAGE}.data")
 model = import_module(f"{PACKAGE}.model")
-SHORT = ["--epochs", "6", "--evaluate-every", "6", "--save-seconds", "0", "--workers", "1"]
+SHORT = ["--max-steps", "60", "--batch-size", "8", "--save-seconds", "0", "--workers", "1"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Start a command of the package, which keeps everything in the test's own folder."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "GRADLAB_STORAGE": str(tmp_path)}
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", PACKAGE, *arguments]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env=env, text=True, cwd=tmp_path, **output)
+
+    return run
 
 
 def test_the_model_gives_a_logit_for_each_label_of_each_example() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ class TrainConfig:
     """Time between checkpoints; longer where saving would take over 2 % of it."""
     epochs: int = 60
     """Passes over the training data."""
+    max_steps: int | None = None
+    """End the run after so many steps, if that is before its last epoch."""
+    patience: int | None = None
+    """End the run after so many evaluations that were no better than the best before."""
     evaluate_every: int = 5
     """Epochs from one evaluation to the next."""
     batch_size: int = 64
@@ -53,6 +58,14 @@ class TrainConfig:
     """Weight decay of AdamW."""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises, before it falls as a cosine."""
+    clip: float | None = None
+    """Scale gradients down whose norm is larger."""
+    accumulate: int = 1
+    """Learn from a batch in so many parts, one after the other, where memory is short."""
+    ema: float | None = None
+    """Evaluate and keep an average of the weights, which decays by this in each step (0.999)."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over the other classes in training."""
     seed: int = 0
     """Decides all that is random: weights, order, augmentation, dropout."""
     precision: Precision = "auto"
@@ -63,11 +76,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         bounds = {"epochs": 1, "evaluate_every": 1, "workers": 0, "save_seconds": 0, "warmup": 0}
+        bounds |= {"max_steps": 1, "patience": 1, "accumulate": 1, "ema": 0, "label_smoothing": 0}
         for name, lowest in bounds.items():
             value = getattr(self, name)
             if value is not None and value < lowest:
                 option = name.replace("_", "-")
                 raise GradlabError(f"--{option} is {value}: it must be at least {lowest}.")
+
+    def steps(self, per_epoch: int) -> int:
+        """Give the steps of a run, if none of its evaluations ends it."""
+        return min(self.epochs * per_epoch, self.max_steps or sys.maxsize)
+
+    def waits(self, per_epoch: int) -> int:
+        """Give the steps without a better evaluation that end a run."""
+        return (self.patience or sys.maxsize) * self.evaluate_every * per_epoch
 
     def settings(self) -> dict[str, Any]:
         """Give the settings that decide the result, as plain values."""

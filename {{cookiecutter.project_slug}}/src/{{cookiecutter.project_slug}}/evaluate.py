@@ -30,7 +30,7 @@ def evaluate(config: EvaluateConfig) -> int:
     values, seen = measure(learner, test, "test")
     output = prepare(config.output or places.kept(PROJECT, config.name))
     report, count = output / "evaluation.json", len(cast(Sized, test))
-    result = {**values, "examples": count}
+    result = {**{key: round(value, 6) for key, value in values.items()}, "examples": count}
     write_result(report, json.dumps(result, indent=2).encode() + b"\n")
     print(f"{source}: {figures(values)} on {count:,} test examples.\n{report}")
     with only_observing(f"What was seen could not be drawn in {output}"):

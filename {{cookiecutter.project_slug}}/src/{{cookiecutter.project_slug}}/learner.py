@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.optim import swa_utils
 
 from gradlab.services.machine import Device
 from gradlab.train import keyed, places, runs, weightfile
@@ -30,6 +31,8 @@ Weights = dict[str, Tensor]
 
 class Learner:
     """The network and what changes it, on the device, in one or several processes."""
+
+    average: swa_utils.AveragedModel | None = None
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -54,6 +57,14 @@ class Learner:
             prove(self.network)
         else:
             load_weights(self.network, state["network"], "the saved run")
+        if config.ema is not None:
+            ema: Any = swa_utils.get_ema_multi_avg_fn
+            self.average = swa_utils.AveragedModel(
+                self.network, multi_avg_fn=ema(config.ema), use_buffers=True
+            )
+            if state:
+                self.average.load_state_dict(state["average"])
+        if state:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         model = torch.compile(self.network) if config.compile else self.network
@@ -65,6 +76,7 @@ class Learner:
             "network": weights(self.network, copied=False),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
         }
 
     def load_batches(
@@ -79,13 +91,33 @@ class Learner:
         self.world.seed_step(self.config.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        inputs, targets = batch
-        with autocast(self.world.device, self.precision):
-            losses = task.losses(self.model(inputs), targets)
-        self.scaler.scale(losses["loss"]).backward()
+        parts = [self._backward(part) for part in self._parts(batch)]
+        if self.config.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update_parameters(self.network)
+        return {name: sum((part[name] for part in parts[1:]), parts[0][name]) for name in parts[0]}
+
+    def _parts(self, batch: Any) -> list[Any]:
+        """Give the batch in as many parts as are to be learned from one after the other."""
+        count = self.config.accumulate
+
+        def part(at: int) -> Any:
+            return mapped(batch, Tensor, lambda tensor: tensor.tensor_split(count)[at])
+
+        return [part(at) for at in range(count)] if count > 1 else [batch]
+
+    def _backward(self, part: Any) -> Losses:
+        """Add a part's gradients to the others'; give its share of the losses."""
+        (inputs, targets), config = part, self.config
+        with autocast(self.world.device, self.precision):
+            losses = task.losses(self.model(inputs), targets, config.label_smoothing)
+        losses = {name: loss / config.accumulate for name, loss in losses.items()}
+        self.scaler.scale(losses["loss"]).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def learning_rate(self, step: int) -> float:
@@ -106,26 +138,31 @@ class Learner:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Have the network evaluate, not learn: no dropout, no gradients."""
-        self.network.eval()
+        network = self._kept()
+        network.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.network.train()
+            network.train()
+
+    def _kept(self) -> nn.Module:
+        """Give the network that is evaluated and kept: the average of the weights, if any."""
+        return self.average.module if self.average else self.network
 
     def evaluate(self, batch: Any) -> tuple[dict[str, float], task.Seen]:
         """Give the losses of a batch, and what is seen of it."""
         inputs, targets = batch
         with autocast(self.world.device, self.precision):
-            outputs = _on_cpu(self.network(inputs))
+            outputs = _on_cpu(self._kept()(inputs))
         targets = _on_cpu(targets)
         losses = task.losses(outputs, targets)
         values = {name: float(loss) for name, loss in losses.items()}
         return values, task.seen(outputs, targets)
 
     def weights(self) -> Weights:
-        """Give a copy of the network's weights."""
-        return weights(self.network)
+        """Give a copy of the weights that are evaluated."""
+        return weights(self._kept())
 
     def file(self, weights: Weights, settings: dict[str, Any]) -> bytes:
         """Give the file of some weights, with the settings of their training."""

@@ -28,9 +28,12 @@ Seen = dict[str, np.ndarray[Any, Any]]
 collate = default_collate
 
 
-def losses(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Give the losses of a batch, each its examples' mean; `loss` is learned from, all recorded."""
-    return {"loss": cross_entropy(outputs, targets)}
+def losses(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> dict[str, Tensor]:
+    """Give the losses of a batch, each its examples' mean; `loss` is learned from, all recorded.
+
+    Training gives the label smoothing that was asked for, an evaluation none.
+    """
+    return {"loss": cross_entropy(outputs, targets, label_smoothing=smoothing)}
 
 
 def seen(outputs: Tensor, targets: Tensor) -> Seen:

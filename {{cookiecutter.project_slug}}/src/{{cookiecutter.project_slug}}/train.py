@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,24 +78,24 @@ class Trainer:
 
     def _take_up(self) -> None:
         """Begin anew, or where the newest checkpoint is."""
-        self.per_epoch = self._batches(0, 0).per_epoch
-        self.total = self.config.epochs * self.per_epoch
+        config, world, size = self.config, self.world, len(cast(Sized, self.data.train))
+        place = (0, 0, world.rank, world.size)
+        self.batches = keyed.Batches(size, config.batch_size, config.seed, *place)
+        self.per_epoch = self.batches.per_epoch
+        self.total = config.steps(self.per_epoch)
         run = self.run
-        self.step, state = self.world.share((run.step, run.state) if run else (0, None))
+        self.step, state = world.share((run.step, run.state) if run else (0, None))
         self.learner.start(self.total, state["learner"] if state else None)
         if state:
             self.best, self.unjudged = state["best"], state["unjudged"]
+            if not self.unjudged:
+                self._end_early()
         if run:
             run.announce(self.total, self.learner.where(), self.workers)
 
-    def _batches(self, start: int, stop: int) -> keyed.Batches:
-        config, world, size = self.config, self.world, len(cast(Sized, self.data.train))
-        place = (start, stop, world.rank, world.size)
-        return keyed.Batches(size, config.batch_size, config.seed, *place)
-
     def _learn(self) -> None:
         """Take one step after the other, until the run is over or has to stop."""
-        batches = self._batches(self.step, self.total)
+        batches = replace(self.batches, start=self.step, stop=self.total)
         workers = self.workers if self.step < self.total else 0
         data = (self.data.train, "training", batches, workers, self.config.seed)
         with self.learner.load_batches(*data) as loaded:
@@ -111,10 +112,8 @@ class Trainer:
         if not self.pace.is_due(evaluate):
             return False
         values = self._evaluate() if self.run and evaluate and not self.pace.asked else None
-        lines, stop = self._lines(), False
-        if self.run:
-            stop = self._record(self.run, lines, values, self.pace.is_over())
-        return self.pace.agree(stop)
+        lines, run = self._lines(), self.run
+        return self.pace.agree(bool(run and self._record(run, lines, values, self.pace.is_over())))
 
     def _evaluation_is_due(self) -> bool:
         every = self.config.evaluate_every * self.per_epoch
@@ -131,7 +130,13 @@ class Trainer:
         if measures.is_better(values, self.best["value"], task.BEST):
             value, weights = values[task.BEST[0]], self.learner.weights()
             self.best = {"value": value, "step": self.step, "weights": weights}
+        self._end_early()
         return values
+
+    def _end_early(self) -> None:
+        """Make this step the last, where no evaluation has been better for too long."""
+        if self.step - self.best["step"] >= self.config.waits(self.per_epoch):
+            self.total = self.step
 
     def _lines(self) -> Lines:
         """Give the losses of the steps that are not recorded yet; GradlabError if one is none."""
