@@ -168,6 +168,11 @@ class Learner:
         """Give the file of some weights, with the settings of their training."""
         return weightfile.pack(save(weights), settings)
 
+    def files(self, best: Weights, settings: dict[str, Any]) -> dict[str, bytes]:
+        """Give the results of a run by their names: the best weights, and those of its end."""
+        found = {"best": best, "model": self.weights()}
+        return {f"{name}.safetensors": self.file(each, settings) for name, each in found.items()}
+
     def where(self) -> str:
         """Say on what it computes: on another device the last bits may differ."""
         threads = f", {torch.get_num_threads()} threads" if self.world.device.type == "cpu" else ""

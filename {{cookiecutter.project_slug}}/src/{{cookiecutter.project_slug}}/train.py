@@ -3,21 +3,18 @@
     python -m <package> train [--name default] [--max-minutes 30]
     torchrun --nproc-per-node 2 -m <package> train
 
-A step learns from one batch. An evaluation measures the validation split, every few epochs. A
-checkpoint holds all that it takes to go on, every few seconds. What is random in a step depends on
-the seed and the step's number alone: a run that was cut off ends as one that never was.
+A step learns from one batch. Every few epochs an evaluation measures the validation split; every
+few seconds a checkpoint keeps all that it takes to go on, and to end as if nothing had been.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sized
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from gradlab.base import signals
-from gradlab.base.errors import GradlabError
 from gradlab.services import machine, session
 from gradlab.store import source
 from gradlab.train import devices, examples, keyed, measures, runs
@@ -61,8 +58,7 @@ class Trainer:
         except LoaderError:
             # What was done before it; several processes do without.
             if self.run and self.world.size == 1 and (self.losses or self.unjudged):
-                with suppress(GradlabError):
-                    self._record(self.run, self._lines(), None, stop=True)
+                self._record(self.run, self._lines(), None, stop=True)
             raise
         devices.in_first(self.world, self._part)
         return self.pace.exit_code()
@@ -78,10 +74,9 @@ class Trainer:
 
     def _take_up(self) -> None:
         """Begin anew, or where the newest checkpoint is."""
-        config, world, size = self.config, self.world, len(cast(Sized, self.data.train))
-        place = (0, 0, world.rank, world.size)
-        self.batches = keyed.Batches(size, config.batch_size, config.seed, *place)
-        self.per_epoch = self.batches.per_epoch
+        config, world, n = self.config, self.world, len(cast(Sized, self.data.train))
+        self.plan = keyed.Batches(n, config.batch_size, config.seed, 0, 0, world.rank, world.size)
+        self.per_epoch = self.plan.per_epoch
         self.total = config.steps(self.per_epoch)
         run = self.run
         self.step, state = world.share((run.step, run.state) if run else (0, None))
@@ -95,7 +90,7 @@ class Trainer:
 
     def _learn(self) -> None:
         """Take one step after the other, until the run is over or has to stop."""
-        batches = replace(self.batches, start=self.step, stop=self.total)
+        batches = replace(self.plan, start=self.step, stop=self.total)
         workers = self.workers if self.step < self.total else 0
         data = (self.data.train, "training", batches, workers, self.config.seed)
         with self.learner.load_batches(*data) as loaded:
@@ -178,7 +173,6 @@ class Trainer:
         if self.step < self.total or self.unjudged:
             run.stop(self.step, self.total)
             return
-        files = {"best": self.best["weights"], "model": self.learner.weights()}
-        data = {f"{n}.safetensors": self.learner.file(w, run.settings) for n, w in files.items()}
+        files = self.learner.files(self.best["weights"], run.settings)
         epoch = self.best["step"] // self.per_epoch
-        run.finish(self.step, data, f"{task.BEST[0]} {self.best['value']:.4g} in epoch {epoch}")
+        run.finish(self.step, files, f"{task.BEST[0]} {self.best['value']:.4g} in epoch {epoch}")
