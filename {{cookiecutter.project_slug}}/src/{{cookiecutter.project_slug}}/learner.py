@@ -70,6 +70,10 @@ class Learner:
         model = torch.compile(self.network) if config.compile else self.network
         self.model = self.world.wrap(cast(nn.Module, model))
 
+    def close(self) -> None:
+        """Let go of what the processes share, before they part: later it might wait for ever."""
+        self.model = self.network
+
     def state(self) -> dict[str, Any]:
         """Give what a checkpoint has to hold for `start` to go on from here."""
         return {

@@ -32,7 +32,9 @@ def train(config: TrainConfig) -> int:
     """Start the run, carry it on, or say that it is finished; give the exit code."""
     trainer = Trainer(config)
     with trainer.world.kept():
-        return trainer.run_to_end(datasets())
+        code = trainer.run_to_end(datasets())
+        trainer.learner.close()
+        return code
 
 
 class Trainer:
