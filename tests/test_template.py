@@ -21,7 +21,8 @@ ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
 LISTS = {name: value for name, value in ANSWERS.items() if isinstance(value, list)}
 CHOICES = [(name, c) for name, list_ in LISTS.items() for c in list_ if not name.startswith("_")]
 JUNK = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
-PART = ("__init__", "__main__", "config", "data", "evaluate", "export", "model", "train")
+PART = ("__init__", "__main__", "config", "data", "evaluate", "export", "learner", "model")
+PART += ("task", "train")
 FILES = {
     ".dockerignore",
     ".github/workflows/checks.yaml",
@@ -33,8 +34,6 @@ FILES = {
     "pyproject.toml",
     "requirements.txt",
     "requirements/gradient.txt",
-    "tests/__init__.py",
-    "tests/conftest.py",
     "tests/test_package.py",
     *(f".gradient/workflows/{path.name}" for path in (TEMPLATE / "workflows").glob("*.yaml")),
     *(f"runtimes/{name}.yaml" for name in ("cpu", "free-cpu", "free-gpu", "gpu", "multi-gpu")),

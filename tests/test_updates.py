@@ -16,7 +16,7 @@ from .lab import call
 from .test_use import UNWANTED, commit, copy_template
 
 SLUG = "{{cookiecutter.project_slug}}"
-YOURS = "src/my_model/train.py"
+YOURS = "src/my_model/config.py"
 # Where the kit was part of the project, and torch the first line of its requirements.
 REQUIREMENTS_OF_0_1 = """\
 # Lower bounds only: what a service brings must not be moved.
@@ -113,7 +113,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_an_update_keeps_your_edits_and_takes_up_those_of_the_kit(updates: Updates) -> None:
     project = updates.project
-    edit(project / YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 300.0")
+    edit(project / YOURS, "epochs: int = 60", "epochs: int = 90")
     (project / "src/my_model/mine.py").write_text("MINE = True\n")
     commit(project, "mine")
     updates.cruft("check", cwd=project)
@@ -124,7 +124,7 @@ def test_an_update_keeps_your_edits_and_takes_up_those_of_the_kit(updates: Updat
     updates.cruft("check", cwd=project)
     assert wheel(project).read_bytes() == kit.read_bytes()
     assert (project / YOURS).read_text().startswith('"""Later: ')
-    assert "MARGIN_SECONDS = 300.0" in (project / YOURS).read_text()
+    assert "epochs: int = 90" in (project / YOURS).read_text()
     assert (project / "src/my_model/mine.py").is_file()
     assert not list(project.rglob("*.rej"))
 
@@ -135,7 +135,7 @@ def test_an_update_from_0_1_takes_the_kit_out_of_the_project_and_keeps_your_edit
     updates = Updates(tmp_path, of_0_1=True)
     project = updates.project
     assert (project / "src/gradlab/train/keyed.py").exists() and not (project / "vendor").exists()
-    edit(project / YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 300.0")
+    edit(project / YOURS, "epochs: int = 60", "epochs: int = 90")
     (project / "src/my_model/mine.py").write_text("MINE = True\n")
     commit(project, "mine")
     as_today(updates.template)
@@ -144,7 +144,7 @@ def test_an_update_from_0_1_takes_the_kit_out_of_the_project_and_keeps_your_edit
     requirements = (project / "requirements.txt").read_bytes()
     assert requirements == (PROJECT / "requirements.txt").read_bytes()
     assert 'find-links = ["vendor"]' in (project / "pyproject.toml").read_text()
-    assert "MARGIN_SECONDS = 300.0" in (project / YOURS).read_text()
+    assert "epochs: int = 90" in (project / YOURS).read_text()
     assert (project / "src/my_model/mine.py").is_file()
     assert not list(project.rglob("*.rej"))
     assert "0 errors" in gradlab(project, "check")
@@ -152,14 +152,14 @@ def test_an_update_from_0_1_takes_the_kit_out_of_the_project_and_keeps_your_edit
 
 def test_an_update_against_your_edit_of_the_same_line_leaves_both(updates: Updates) -> None:
     project = updates.project
-    edit(project / YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 300.0")
+    edit(project / YOURS, "epochs: int = 60", "epochs: int = 90")
     commit(project, "mine")
-    updates.publish(YOURS, "MARGIN_SECONDS = 120.0", "MARGIN_SECONDS = 60.0")
+    updates.publish(YOURS, "epochs: int = 60", "epochs: int = 30")
     updates.update()
     text = (project / YOURS).read_text()
     rejected = project / f"{YOURS}.rej"
-    assert "MARGIN_SECONDS = 300.0" in text
-    assert "MARGIN_SECONDS = 60.0" in (rejected.read_text() if rejected.exists() else text)
+    assert "epochs: int = 90" in text
+    assert "epochs: int = 30" in (rejected.read_text() if rejected.exists() else text)
 
 
 def test_an_update_adds_the_files_of_a_new_workflow(updates: Updates) -> None:

@@ -70,8 +70,8 @@ CHANGES = {
     "loss": [
         Edit(
             "PKG/task.py",
-            "cross_entropy(outputs, targets)",
-            "2 * cross_entropy(outputs, targets)",
+            '{"loss": cross_entropy(',
+            '{"loss": 2 * cross_entropy(',
             "task.py has changed",
         )
     ],

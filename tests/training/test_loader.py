@@ -21,7 +21,6 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from gradlab.train import torch as kit
 from gradlab.train.keyed import KeyedDataset
 from gradlab.train.loader import Loader, LoaderError
 from gradlab.train.torch import loader
@@ -64,10 +63,10 @@ class Data(Dataset[Any]):
         return self.act() if index == BAD else torch.zeros(3)
 
 
-def error_of(act: Callable[[], Any], workers: int) -> str:
+def error_of(act: Callable[[], Any], workers: int, **how: Any) -> str:
     """Load all examples and give what the loader says; it must say so soon and leave nobody."""
     begun = time.monotonic()
-    batches = loader(KeyedDataset(Data(act), 0), "training", BATCHES, workers)
+    batches = loader(KeyedDataset(Data(act), 0), "training", BATCHES, workers, **how)
     with pytest.raises(LoaderError) as caught, batches:
         list(batches)
     assert time.monotonic() - begun < 20
@@ -135,10 +134,10 @@ def test_a_keyboard_interrupt_of_a_worker_is_told_too() -> None:
     assert f"Example {BAD}" in error_of(fail(KeyboardInterrupt()), 2)
 
 
-def test_a_batch_that_cannot_be_sent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_cannot_be_sent_is_told() -> None:
     nameless = namedtuple("nameless", "x")  # found by pickle under no name
-    monkeypatch.setattr(kit, "default_collate", nameless)
-    assert "A batch can't be sent by its worker: PicklingError" in error_of(lambda: 0, 2)
+    told = error_of(lambda: 0, 2, collate=nameless)
+    assert "A batch can't be sent by its worker: PicklingError" in told
 
 
 def test_workers_in_a_long_example_do_not_hold_up_the_end() -> None:

@@ -173,8 +173,8 @@ class Learner:
         return weightfile.pack(save(weights), settings)
 
     def files(self, best: Weights, settings: dict[str, Any]) -> dict[str, bytes]:
-        """Give the results of a run by their names: the best weights, and those of its end."""
-        found = {"best": best, "model": self.weights()}
+        """Give the results of a run by their names: the weights of its end, and the best."""
+        found = {"model": self.weights(), "best": best}
         return {f"{name}.safetensors": self.file(each, settings) for name, each in found.items()}
 
     def where(self) -> str:
@@ -203,6 +203,7 @@ def load_best(
     again = f"To write it anew from the newest checkpoint: python -m {project} train --name {name}"
     saved, settings = weightfile.unpack(path, again, load)
     runs.compare_code(settings, Path(__file__).parent, path, accept)
-    learner = Learner(TrainConfig(model=ModelConfig(**settings["model"]), device=device))
+    model = ModelConfig(**settings["model"])
+    learner = Learner(TrainConfig(model=model, device=device, precision="fp32"))
     learner.load(saved, path)
     return path, learner

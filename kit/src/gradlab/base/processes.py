@@ -101,7 +101,8 @@ class Running:
             supervisor.end(self._process.pid)
             self._process.kill()
             self._process.wait()
-        kill(self.mark)
+        if self._process.returncode:  # a supervisor that was killed leaves what it had started
+            kill(self.mark)
 
 
 def run(

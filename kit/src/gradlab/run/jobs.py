@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from ..base import processes
+from ..base import folders, processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..engines.protocol import Engine
@@ -118,7 +118,8 @@ def _said(error: Exception) -> str:
 
 def _forget(job: str, mark: str, record: Record, place: Place, log: JobLog) -> None:
     """End what a killed run of a job has left behind, and what it did if that was another job's."""
-    if left := processes.kill(str(place.draft(job))):
+    draft = place.draft(job)
+    if left := processes.kill(str(draft)) if folders.exists(draft) else 0:
         log.note(f"ended {left} processes that a killed run of this job had left behind")
     if done := record.jobs.get(job):
         if done.fingerprint != mark:

@@ -50,7 +50,7 @@ class Progress:
     def _rate(self, step: int) -> str:
         rate = (step - self._first) / max(time.monotonic() - self._begun, 1e-9)
         left = clock((self.total - step) / rate) if rate else "?"
-        return f"{rate:.3g} steps/s, {left} left"
+        return f"{rate:{'.3g' if rate < 100 else ',.0f'}} steps/s, {left} left"
 
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""

@@ -188,7 +188,7 @@ class Run:
                 exit_code=1,
             )
         note(f"Finished. Best {spelled(best)}. In {self.kept}:")
-        note(f"  {' '.join(sorted(files))} metrics.jsonl curves.png tensorboard/")
+        note(f"  {' '.join(files)} metrics.jsonl curves.png tensorboard/")
 
     def _finish(self, name: str, data: bytes) -> bool:
         """Write a result, and say so if another one was in its place; tell whether that worked."""
