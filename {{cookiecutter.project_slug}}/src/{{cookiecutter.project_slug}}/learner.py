@@ -120,7 +120,8 @@ class Learner:
         (inputs, targets), config = part, self.config
         with autocast(self.world.device, self.precision):
             losses = task.losses(self.model(inputs), targets, config.label_smoothing)
-        losses = {name: loss / config.accumulate for name, loss in losses.items()}
+        if config.accumulate > 1:
+            losses = {name: loss / config.accumulate for name, loss in losses.items()}
         self.scaler.scale(losses["loss"]).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 

@@ -32,7 +32,7 @@ from ..base.retries import retry
 from ..services import session
 from . import location, sealed, sealing, transfer, tree
 from .location import Location
-from .shelf import Shelf
+from .shelf import Shelf, key_of
 from .tree import File, Tree
 from .versions import (
     MANIFEST,
@@ -140,7 +140,7 @@ class Datasets(Shelf):
 
     def _upload(self, box: Path, name: str, id: str) -> None:
         """Bring a version to the backend, its manifest last."""
-        version, key = Version.load(box / MANIFEST), f"datasets/{folder_of(name)}/{id}"
+        version, key = Version.load(box / MANIFEST), key_of(name, id)
         for path, file in version.tree.files.items():
             if self.backend.put(f"{key}/data/{path}", box / "data" / path) != file.sha256:
                 raise GradlabError(f"{path} of {version} was changed while it was kept", 1)
@@ -204,7 +204,7 @@ class Datasets(Shelf):
 
     def _fetched(self, version: Version) -> Path:
         """Copy a version from the backend into a box beside its later place; give the box."""
-        box, data = self.box(version), f"datasets/{folder_of(version.name)}/{version.id}/data"
+        box, data = self.box(version), f"{key_of(version.name, version.id)}/data"
 
         def fetch(path: str, place: str, file: File) -> None:
             self.backend.fetch(f"{data}/{path}", place, file)

@@ -30,6 +30,11 @@ from .versions import (
 )
 
 
+def key_of(name: str, id: str) -> str:
+    """Give the key of a version's folder on the backend."""
+    return f"datasets/{folder_of(name)}/{id}"
+
+
 class Shelf:
     """The versions in one storage."""
 
@@ -105,7 +110,7 @@ class Shelf:
         """Tell whether a version's files are there, which may be uploaded after its manifest."""
         if not self.backend.writes_arrive_later or str(version) in self._arrived:
             return True
-        data = f"datasets/{folder_of(version.name)}/{version.id}/data"
+        data = f"{key_of(version.name, version.id)}/data"
         for path, file in version.tree.files.items():
             # Its size will do: a file is uploaded whole or not at all, or stays empty.
             if self.backend.size(f"{data}/{path}") != file.size:
