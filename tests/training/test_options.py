@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -33,18 +36,65 @@ def lab(forks: Forks, folder: Path) -> Tiny:
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_is_exact_over_kills(forks: Forks, tmp_path: Path, option: str) -> None:
-    whole, plain, killed = (lab(forks, tmp_path / name) for name in ("whole", "plain", "killed"))
+    whole, plain = (lab(forks, tmp_path / name) for name in ("whole", "plain"))
     command = ["train", *TINY, *OPTIONS[option]]
     assert whole.fork(*command).code == 0
     assert plain.fork("train", *TINY).code == 0
     assert whole.results() != plain.results(), "the option does something"
-    moment, kills = random.Random(option), 0
+    ends_as(whole, forks, tmp_path / "killed", option, *command)
+
+
+def ends_as(whole: Tiny, forks: Forks, folder: Path, seed: str, *command: str) -> Tiny:
+    """Kill a command at random moments; carried on, it ends as the one that was not killed."""
+    moment, kills, runs = random.Random(seed), 0, 1
+    killed = lab(forks, folder)
     while kills < KILLS:
         done = killed.fork(*command, at=moment.randrange(1, MOST), error="SIGKILL")
         kills += done.code == -signal.SIGKILL
         if done.code == 0:  # over before the kill
-            killed = lab(forks, tmp_path / f"again{kills}")
-    assert killed.fork(*command).code == 0
+            killed, runs = lab(forks, folder / f"{runs}"), runs + 1
+    done = killed.fork(*command)
+    assert done.code == 0, done.output
     assert killed.results() == whole.results()
     assert tensorboard_steps(killed.folder()) == killed.steps() == whole.steps()
     assert killed.steps() == list(range(1, len(killed.steps()) + 1))
+    return killed
+
+
+def operators(lab: Tiny) -> set[str]:
+    """Name the operators in a run's trace, read as a viewer of traces does."""
+    with gzip.open(lab.folder() / "trace.json.gz") as file:
+        return {event["name"] for event in json.load(file)["traceEvents"] if "name" in event}
+
+
+@pytest.mark.slow
+def test_a_profiled_run_ends_with_the_bytes_of_one_that_is_not(
+    forks: Forks, tmp_path: Path
+) -> None:
+    whole, traced = (lab(forks, tmp_path / name) for name in ("whole", "traced"))
+    assert whole.fork("train", *TINY).code == 0
+    done = traced.fork("train", *TINY, "--profile")
+    assert done.code == 0 and traced.results() == whole.results()
+    assert operators(traced) > {"aten::conv2d", "Optimizer.step#AdamW.step"}
+    assert re.search(r"(?m)^Optimizer.step#AdamW.step +1 .*%$", done.output), "once a step"
+    assert f"Of 10 steps: {traced.folder()}/trace.json.gz" in done.output
+    ends_as(whole, forks, tmp_path / "killed", "profile", "train", *TINY, "--profile")
+
+
+def test_a_trace_that_cannot_be_written_does_not_stop_the_run(forks: Forks, tmp_path: Path) -> None:
+    traced = lab(forks, tmp_path)
+    full = {"at": 1, "only": "open *trace.json.gz*", "error": "ENOSPC"}
+    done = traced.fork("train", *TINY, "--profile", **full)
+    assert done.failed and done.code == 0
+    assert "trace.json.gz could not be written: [Errno 28]" in done.output
+    assert "Finished." in done.output and not (traced.folder() / "trace.json.gz").exists()
+
+
+def test_a_run_that_ends_too_soon_for_a_trace_says_so(forks: Forks, tmp_path: Path) -> None:
+    short = lab(forks, tmp_path)
+    assert (
+        "Nothing was traced" in short.fork("train", *TINY, "--profile", "--max-steps", "5").output
+    )
+    longer = lab(forks, tmp_path / "longer")
+    done = longer.fork("train", *TINY, "--profile", "--max-steps", "8")
+    assert "Of 3 steps:" in done.output and "aten::conv2d" in operators(longer)

@@ -42,6 +42,8 @@ class TrainConfig:
     """Where to compute (the fastest that works)."""
     save_seconds: float = field(default=5.0, metadata=FREE)
     """Time between checkpoints; longer where saving would take over 2 % of it."""
+    profile: bool = field(default=False, metadata=FREE)
+    """Trace ten steps for Perfetto, and show which operators take most of the time."""
     epochs: int = 60
     """Passes over the training data."""
     max_steps: int | None = None

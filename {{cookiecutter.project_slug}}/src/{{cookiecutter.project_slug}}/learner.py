@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from gradlab.services.machine import Device
-from gradlab.train import keyed, places, runs, weightfile
+from gradlab.train import keyed, places, profiles, runs, weightfile
 from gradlab.train.collate import mapped
 from gradlab.train.loader import Loader
 from gradlab.train.torch import autocast, join, load_weights, loader, prove, weights
@@ -89,6 +89,11 @@ class Learner:
         """Give the batches of (epoch, index) that are asked for, on the device."""
         keyed_data = keyed.KeyedDataset(data, seed)
         return loader(keyed_data, name, batches, workers, self.world.device, task.collate)
+
+    def profiled(self, batches: Iterable[Any], run: runs.Run | None) -> Iterable[Any]:
+        """Trace some steps of the first process, if that was asked for."""
+        trace = run and self.config.profile
+        return profiles.traced(batches, run, torch.profiler.profile) if trace else batches
 
     def step(self, step: int, batch: Any) -> Losses:
         """Learn from a batch; give its losses, on the device."""

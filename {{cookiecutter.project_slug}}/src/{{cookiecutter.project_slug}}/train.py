@@ -96,7 +96,7 @@ class Trainer:
         workers = self.workers if self.step < self.total else 0
         data = (self.data.train, "training", batches, workers, self.config.seed)
         with self.learner.load_batches(*data) as loaded:
-            for batch in loaded:
+            for batch in self.learner.profiled(loaded, self.run):
                 self.losses.append(self.learner.step(self.step, batch))
                 self.step += 1
                 self.stop.unsaved = True
