@@ -78,7 +78,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         bounds = {"epochs": 1, "evaluate_every": 1, "workers": 0, "save_seconds": 0, "warmup": 0}
-        bounds |= {"max_steps": 1, "patience": 1, "accumulate": 1, "ema": 0, "label_smoothing": 0}
+        bounds |= {"max_steps": 1, "patience": 1, "accumulate": 1, "ema": 0}
+        bounds |= {"label_smoothing": 0}
         for name, lowest in bounds.items():
             value = getattr(self, name)
             if value is not None and value < lowest:

@@ -56,9 +56,9 @@ def measure(
     workers = min(workers, len(batches) // 8)
     sums, seen = defaultdict[str, float](float), defaultdict[str, list[Any]](list)
     with learner.evaluating(), learner.load_batches(data, name, batches, workers) as loaded:
-        for places_of, batch in zip(batches, loaded, strict=True):
+        for number, (places_of, batch) in enumerate(zip(batches, loaded, strict=True)):
             look()
-            losses, parts = learner.evaluate(batch)
+            losses, parts = learner.evaluate(number, batch)
             for key, loss in losses.items():
                 sums[key] += loss * len(places_of)
             for key, part in parts.items():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from gradlab.base.errors import GradlabError
 from gradlab.base.files import prepare
 from gradlab.train import places
 
+from . import task
 from .config import ExportConfig
 from .data import datasets
 from .learner import load_best
@@ -36,39 +39,53 @@ def export(config: ExportConfig) -> int:
     network = learner.network
     output = config.output or places.kept(PROJECT, config.name) / "model.onnx"
     prepare(output.parent)
-    test = datasets().test
-    images = torch.stack([test[i][0] for i in range(16)])
+    inputs, varying = some_inputs(datasets().test)
     try:
-        to_onnx(network.eval(), images, output)
+        to_onnx(network.eval(), inputs, varying, output)
     except OSError as error:
         raise GradlabError(
             f"{output} can't be written: {error}.\n"
             "Make room or permission there, then give the same command again.",
             exit_code=1,
         ) from error
-    difference = largest_difference(network, images, output)
+    difference = largest_difference(network, inputs, output)
     if not difference <= TOLERANCE:
         raise GradlabError(f"{output} differs by {difference:.2g} from {source}.", exit_code=1)
-    print(f"{output}: the same as {source} within {difference:.1g} on {len(images)} examples.")
+    print(f"{output}: the same as {source} within {difference:.1g} on {len(inputs)} examples.")
     return 0
 
 
-def to_onnx(network: nn.Module, images: Tensor, output: Path) -> None:
-    """Write the network as ONNX for batches of any size."""
-    options: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
+def some_inputs(test: Dataset[Any]) -> tuple[Tensor, dict[int, str]]:
+    """Give the inputs of a batch, and names of the axes whose size varies from batch to batch."""
+    examples = [test[i] for i in range(min(16, len(cast(Sized, test))))]
+    parts = [examples, *([example] for example in examples)]
+    inputs = [batch for batch, _ in map(task.collate, parts)]
+    if not isinstance(inputs[0], Tensor):
+        raise GradlabError(
+            f"The network takes a {type(inputs[0]).__name__}, and export.py writes one that takes "
+            "a tensor: say in its `to_onnx` how the others are called, and which sizes vary."
+        )
+    sizes = zip(*(batch.shape for batch in inputs), strict=True)
+    names = ("batch", *(f"size{axis}" for axis in range(1, inputs[0].dim())))
+    return inputs[0], {axis: names[axis] for axis, seen in enumerate(sizes) if len({*seen}) > 1}
+
+
+def to_onnx(network: nn.Module, inputs: Tensor, varying: dict[int, str], output: Path) -> None:
+    """Write the network as ONNX, for inputs of any size in the axes that vary."""
+    options: dict[str, Any] = {"input_names": ["inputs"], "output_names": ["outputs"]}
     if "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters:  # torch >= 2.6
-        batch = torch.export.Dim("batch")
-        options |= {"dynamo": True, "dynamic_shapes": ({0: batch},), "verbose": False}
+        sizes = {axis: torch.export.Dim(name) for axis, name in varying.items()}
+        options |= {"dynamo": True, "dynamic_shapes": (sizes,), "verbose": False}
     else:
-        options["dynamic_axes"] = {"images": {0: "batch"}, "logits": {0: "batch"}}
-    torch.onnx.export(network, (images,), str(output), **options)
+        options["dynamic_axes"] = {"inputs": varying, "outputs": {0: "batch"}}
+    torch.onnx.export(network, (inputs,), str(output), **options)
 
 
 @torch.no_grad()
-def largest_difference(network: nn.Module, images: Tensor, path: Path) -> float:
+def largest_difference(network: nn.Module, inputs: Tensor, path: Path) -> float:
     """Give the largest absolute difference between the file's outputs and the network's."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images.numpy()})
-    return float(np.abs(logits - network(images).numpy()).max())
+    (outputs,) = session.run(None, {"inputs": inputs.numpy()})
+    return float(np.abs(outputs - network(inputs).numpy()).max())

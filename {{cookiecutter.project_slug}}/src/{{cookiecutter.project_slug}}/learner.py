@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.optim import swa_utils
+from torch.optim import Optimizer, swa_utils
 
 from gradlab.services.machine import Device
 from gradlab.train import keyed, places, profiles, runs, weightfile
@@ -67,8 +67,12 @@ class Learner:
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-        model = torch.compile(self.network) if config.compile else self.network
-        self.model = self.world.wrap(cast(nn.Module, model))
+        self.model = self._shared(self.network)
+
+    def _shared(self, network: nn.Module) -> nn.Module:
+        """Give what learns: the network, compiled where asked for, in step with all processes."""
+        model = torch.compile(network) if self.config.compile else network
+        return self.world.wrap(cast(nn.Module, model))
 
     def close(self) -> None:
         """Let go of what the processes share, before they part: later it might wait for ever."""
@@ -101,12 +105,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         parts = [self._backward(part) for part in self._parts(batch)]
-        if self.config.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update(self.optimizer)
         if self.average:
             self.average.update_parameters(self.network)
         return {name: sum((part[name] for part in parts[1:]), parts[0][name]) for name in parts[0]}
@@ -124,11 +123,21 @@ class Learner:
         """Add a part's gradients to the others'; give its share of the losses."""
         (inputs, targets), config = part, self.config
         with autocast(self.world.device, self.precision):
-            losses = task.losses(self.model(inputs), targets, config.label_smoothing)
+            losses = task.losses(self.model(inputs), targets, config)
         if config.accumulate > 1:
             losses = {name: loss / config.accumulate for name, loss in losses.items()}
         self.scaler.scale(losses["loss"]).backward()
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _update(self, optimizer: Optimizer) -> None:
+        """Change an optimizer's weights by their gradients, and let go of all gradients."""
+        if self.config.clip is not None:
+            self.scaler.unscale_(optimizer)
+            own = [each for group in optimizer.param_groups for each in group["params"]]
+            nn.utils.clip_grad_norm_(own, self.config.clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        self.network.zero_grad(set_to_none=True)
 
     def learning_rate(self, step: int) -> float:
         """Give the rate of a step: a linear warm-up, then a cosine down to zero."""
@@ -160,9 +169,11 @@ class Learner:
         """Give the network that is evaluated and kept: the average of the weights, if any."""
         return self.average.module if self.average else self.network
 
-    def evaluate(self, batch: Any) -> tuple[dict[str, float], task.Seen]:
-        """Give the losses of a batch, and what is seen of it."""
+    def evaluate(self, number: int, batch: Any) -> tuple[dict[str, float], task.Seen]:
+        """Give the losses of a split's batch of this number, and what is seen of it."""
         inputs, targets = batch
+        # Whatever is random in a network that evaluates, such as noise: no step has these seeds.
+        self.world.seed_step(self.config.seed, -1 - number)
         with autocast(self.world.device, self.precision):
             outputs = _on_cpu(self._kept()(inputs))
         targets = _on_cpu(targets)

@@ -18,6 +18,7 @@ from torch.utils.data import default_collate
 
 from gradlab.train.curves import confusion_matrix
 
+from .config import TrainConfig
 from .data import LABELS
 
 BEST = ("val_accuracy", "highest")
@@ -28,11 +29,14 @@ Seen = dict[str, np.ndarray[Any, Any]]
 collate = default_collate
 
 
-def losses(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> dict[str, Tensor]:
+def losses(
+    outputs: Tensor, targets: Tensor, config: TrainConfig | None = None
+) -> dict[str, Tensor]:
     """Give the losses of a batch, each its examples' mean; `loss` is learned from, all recorded.
 
-    Training gives the label smoothing that was asked for, an evaluation none.
+    Training gives its settings, an evaluation none.
     """
+    smoothing = config.label_smoothing if config else 0.0
     return {"loss": cross_entropy(outputs, targets, label_smoothing=smoothing)}
 
 
@@ -48,6 +52,4 @@ def metrics(split: Seen) -> dict[str, float]:
 
 def draw(split: Seen, folder: Path) -> Path:
     """Draw what was seen of the test split; give the picture."""
-    picture = folder / "confusion_matrix.png"
-    confusion_matrix(split["true"], split["predicted"], LABELS, picture)
-    return picture
+    return confusion_matrix(split["true"], split["predicted"], LABELS, folder)

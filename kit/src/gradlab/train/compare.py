@@ -127,7 +127,8 @@ def _table(measured: list[Measured]) -> list[list[Any]]:
     """Give a header and a row for each run, with the settings in which they differ."""
     names = sorted({name for run in measured for name in run.settings})
     differ = [n for n in names if len({str(run.settings.get(n)) for run in measured}) > 1]
-    shown = dict.fromkeys([measured[0].score[0], "val_loss", "epoch"])
+    known = {name for run in measured for name in run.best}
+    shown = [n for n in dict.fromkeys([measured[0].score[0], "val_loss", "epoch"]) if n in known]
     header = ["run", *differ, *shown]
     rows = []
     for run in measured:

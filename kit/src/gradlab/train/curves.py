@@ -109,11 +109,14 @@ def compare_curves(points: Points, title: str, picture: Path) -> None:
     for name, values in points.items():
         axes.plot(*zip(*values, strict=True), marker=".", label=name)
     _label(axes, title)
-    write_durably(picture, _png(figure))
+    _written(picture, figure)
 
 
-def predicted_against_true(true: Array, predicted: Array, picture: Path) -> None:
-    """Draw a point for each example: numbers of shape (n,), the true ones to the right."""
+def predicted_against_true(true: Array, predicted: Array, folder: Path) -> Path:
+    """Draw a point for each example, numbers of shape (n,), the true ones to the right.
+
+    Gives the picture, which is called as this function is.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, 5), layout="constrained")
@@ -123,11 +126,14 @@ def predicted_against_true(true: Array, predicted: Array, picture: Path) -> None
     axes.plot([low, high], [low, high], color="grey", linewidth=1)
     axes.set(xlabel="true", ylabel="predicted")
     axes.grid(alpha=0.3)
-    write_durably(picture, _png(figure))
+    return _written(folder / "predicted_against_true.png", figure)
 
 
-def confusion_matrix(true: Array, predicted: Array, labels: list[str], picture: Path) -> None:
-    """Draw how often which class, of shape (n,), was taken for which; the true ones in rows."""
+def confusion_matrix(true: Array, predicted: Array, labels: list[str], folder: Path) -> Path:
+    """Draw how often which class, of shape (n,), was taken for which, the true ones in rows.
+
+    Gives the picture, which is called as this function is.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -146,7 +152,12 @@ def confusion_matrix(true: Array, predicted: Array, labels: list[str], picture: 
             colour = "white" if dark else "black"
             text = str(count) if count else ""
             axes.text(column, row, text, ha="center", va="center", color=colour)
+    return _written(folder / "confusion_matrix.png", figure)
+
+
+def _written(picture: Path, figure: Figure) -> Path:
     write_durably(picture, _png(figure))
+    return picture
 
 
 def _png(figure: Figure) -> bytes:

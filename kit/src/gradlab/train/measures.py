@@ -26,10 +26,12 @@ def is_better(values: Mapping[str, float], before: float | None, best: tuple[str
 
 
 def refuse_infinite(lines: Sequence[Mapping[str, float]], step: int) -> None:
-    """Raise GradlabError where a loss by a step is no number any more."""
-    if not all(math.isfinite(line["loss"]) for line in lines):
+    """Raise GradlabError where one of the losses by a step is no number any more."""
+    losses = [(name, value) for line in lines for name, value in line.items()]
+    name, value = next((each for each in losses if not math.isfinite(each[1])), ("loss", 0.0))
+    if not math.isfinite(value):
         raise GradlabError(
-            f"The loss became {lines[-1]['loss']} by step {step}: try a lower --learning-rate or "
-            f"--precision fp32, and {session.ways_to_start_over()}.",
+            f"The {name.replace('_', ' ')} became {value} by step {step}: try a lower "
+            f"--learning-rate or --precision fp32, and {session.ways_to_start_over()}.",
             exit_code=1,
         )
