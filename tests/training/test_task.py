@@ -1,4 +1,4 @@
-"""What a task may be: any losses and metrics, inputs of any form, a network that draws at random."""
+"""What a task may be: any losses, metrics and forms of input, a network that draws at random."""
 
 from __future__ import annotations
 
