@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -210,6 +211,12 @@ def test_root_changes_the_system_for_its_job_alone(project: Project, engine: str
     assert said(project.ok("run", "train", "--engine", engine)) == {"a": "new", "b": "new"}
     assert not [place for place in places if os.path.lexists(place)]
     assert os.path.exists("/usr/bin/seq")
+
+
+def test_a_job_that_dies_of_a_signal_fails_and_says_which(project: Project, engine: str) -> None:
+    workflow(project, {"job": script("exec bash -c 'kill -SEGV $$'")})
+    output = project.run("run", "train", "--engine", engine).stdout
+    assert re.search(r"job failed: (ended by signal 11|its exit status is 139)\b", output), output
 
 
 # What root could do to what it reads, or to the machine, if it had all of its powers.

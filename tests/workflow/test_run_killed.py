@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -182,6 +183,22 @@ COMMIT = """
         uses: script@v1
         with: {image: "bash:5", script: "cat /inputs/v/file /inputs/s /inputs/a/60"}
 """
+
+
+@pytest.mark.parametrize("left", [0, 30])
+def test_a_success_whose_record_was_lost_with_the_power_is_not_repeated(
+    project: Project, left: int
+) -> None:
+    project.workflow(COMMIT.replace("cat /inputs/v/file", "false; exit 1"))
+    assert project.run("run", "train", "--engine", "paths").returncode == 1
+    records = sorted((project.storage / "workflows" / "train" / "jobs").glob("job-*.json"))
+    assert '"succeeded"' in records[-1].read_text() and '"committing"' in records[-2].read_text()
+    os.truncate(records[-1], left)
+    project.workflow(COMMIT)
+    output = project.ok("run", "train", "--engine", "paths")
+    assert project.states(output) == {"job": "reused", "next": "ran"}
+    assert len(project.versions("a")) == len(project.versions("b")) == 1
+    check_every_version_is_whole(project)
 
 
 @pytest.mark.slow

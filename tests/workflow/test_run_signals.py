@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shlex
 import signal
 import socket
@@ -255,6 +256,19 @@ def test_what_ignores_the_signal_is_killed_after_a_while(tmp_path: Path, token: 
     status = supervise(text, tmp_path, lambda data: stop.signal or stop(15), stop)
     assert status == -signal.SIGKILL
     assert GRACE <= time.monotonic() - began < 3 * GRACE
+
+
+def test_what_starts_beside_each_job_loads_next_to_nothing() -> None:
+    python, *rest = processes.supervised(["true"])
+    reader, wire = os.pipe()
+    done = subprocess.run(
+        [python, "-X", "importtime", *rest], stdin=reader, capture_output=True, text=True
+    )
+    os.close(reader)
+    os.close(wire)
+    loaded = set(re.findall(r"\| +(\S+)$", done.stderr, re.M))
+    assert "supervisor" in loaded and done.returncode == 0, done.stderr
+    assert not loaded & {"site", "signal", "enum", "contextlib", "collections", "typing", "re"}
 
 
 @pytest.mark.parametrize("end", ["by itself", "by a signal", "with the runner"])

@@ -153,18 +153,18 @@ def sweep(folder: Path) -> None:
                 retry((folder / name).unlink, SHORT)
 
 
-def remove(path: Path) -> None:
+def remove(path: Path, emptied: bool = True) -> None:
     """Delete a file, emptied first: what Google Drive moves to its trash fills the quota."""
     try:
-        retry(lambda: _remove(path), SHORT)
+        retry(lambda: _remove(path, emptied), SHORT)
     except FileNotFoundError:
         pass  # it went at a try that seemed to fail
     except OSError as error:
         note(f"! {path} could not be removed: {error}")
 
 
-def _remove(path: Path) -> None:
-    if path.stat().st_nlink < 2:  # else somebody holds it who is about to read it
+def _remove(path: Path, emptied: bool) -> None:
+    if emptied and path.stat().st_nlink < 2:  # else somebody holds it who is about to read it
         os.truncate(path, 0)
     path.unlink()
 

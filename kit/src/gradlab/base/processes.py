@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,15 +39,12 @@ def supervised(command: Sequence[str]) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", START, str(SUPERVISOR.parent), numbers, *command)
 
 
-def shielded(command: Sequence[str]) -> tuple[str, ...]:
-    """Give the command line that runs a command which ignores what ends a run.
+def shell(script: str, *arguments: str) -> tuple[str, ...]:
+    """Give the command line of a script that ignores, with all it starts, what ends a run.
 
-    For a launcher around a supervisor, which would take the job with it before it could save.
+    For what launches a supervisor, and would take the job with it before it could save.
     """
-    # By its path: the environment is the job's, with a PATH of its own.
-    program = shutil.which(command[0]) or command[0]
-    ignore = "trap '' HUP INT TERM; exec \"$@\""
-    return ("/bin/sh", "-c", ignore, "sh", program, *command[1:])
+    return ("/bin/sh", "-c", f"trap '' HUP INT TERM; {script}", "sh", *arguments)
 
 
 class Running:

@@ -15,15 +15,18 @@ is the command's, by the same signal where it ended by one. Needs the standard l
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import select
-import signal
 import stat
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Collection, Iterable, Iterator
+else:  # each job waits for these imports: `signal` and `contextlib` take as long as Python's start
+    import _signal as signal
 
 GRACE = 10.0  # seconds between a signal and SIGKILL, as docker stop has it
 DRAIN = 10.0  # for what still reads from a pipe when the command has ended
@@ -35,7 +38,21 @@ PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 STOPPED, GONE = "Tt", "ZXx"  # states of proc(5)
 
 
-class Process:  # no NamedTuple: to import that takes as long as all else that is done here
+class suppress:
+    """What contextlib.suppress is."""
+
+    def __init__(self, *errors: type[BaseException]) -> None:
+        self.errors = errors
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        """Tell whether to go on behind the block."""
+        return kind is not None and issubclass(kind, self.errors)
+
+
+class Process:
     """What Linux says about a process."""
 
     def __init__(self, pid: int, parent: int, group: int, state: str) -> None:
@@ -63,8 +80,9 @@ class Supervisor:
                 elif number != signal.SIGCHLD:
                     self._tell(number)
         self._send_to_group(signal.SIGKILL)
-        end(os.getpid())
-        self._reap()
+        if self._reap():
+            end(os.getpid())
+            self._reap()
         return -signal.SIGKILL if self.status is None else self.status
 
     def _is_over(self) -> bool:
@@ -76,7 +94,7 @@ class Supervisor:
 
     def _reap(self) -> bool:
         """Take note of what has ended; False where nothing is left."""
-        with contextlib.suppress(ChildProcessError):
+        with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self.command:
                     self._ended(os.waitstatus_to_exitcode(ended[1]))
@@ -123,7 +141,7 @@ class Supervisor:
 
     def _send_to_group(self, number: int) -> None:
         # All that is known of the processes where there is no /proc.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.command, number)
 
     def _has_saved(self) -> bool:
@@ -160,7 +178,7 @@ def end(top: int) -> None:
         send(signal.SIGKILL, found)
         # By their groups too: some fork faster than they can be listed.
         for group in {process.group for process in found.values()} - {os.getpgrp(), 0}:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         time.sleep(0.005)
 
@@ -168,7 +186,7 @@ def end(top: int) -> None:
 def send(number: int, pids: Iterable[int]) -> None:
     """Send a signal to those processes that are still there."""
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
@@ -189,7 +207,7 @@ def family(top: int) -> dict[int, Process]:
 def _processes() -> Iterator[Process]:
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 # After the command's name, which may hold anything.
                 state, parent, group = file.read().rpartition(b")")[2].split()[:3]
                 yield Process(int(name), int(parent), int(group), state.decode())
@@ -202,7 +220,7 @@ def _minds(pid: int, number: int) -> bool:
 
 def _has(pid: int, mask: str, number: int) -> bool:
     """Tell whether a mask of signals in proc(5) holds one: SigCgt, those that are caught."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="latin-1") as file:
+    with suppress(OSError), open(f"/proc/{pid}/status", encoding="latin-1") as file:
         found = next((line.split()[1] for line in file if line.startswith(mask)), "0")
         return bool(int(found, 16) >> (number - 1) & 1)
     return False
@@ -220,14 +238,14 @@ def _readers(pids: Collection[int], sources: Collection[int]) -> set[int]:
 
 
 def _pipes(pid: int) -> set[tuple[int, int]]:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         return {pipe for n in os.listdir(f"/proc/{pid}/fd") if (pipe := _pipe(pid, int(n)))}
     return set()
 
 
 def _pipe(pid: int, number: int) -> tuple[int, int] | None:
     """Identify the pipe that a process has open under a number; None for anything else."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         found = os.stat(f"/proc/{pid}/fd/{number}")
         return (found.st_dev, found.st_ino) if stat.S_ISFIFO(found.st_mode) else None
     return None
@@ -261,20 +279,24 @@ def listen(heeded: Collection[int]) -> int:
 
 def control(option: int, value: int) -> None:
     """Call prctl(2), where there is one."""
-    with contextlib.suppress(AttributeError, OSError):
+    import ctypes  # takes a moment, and isn't always needed
+
+    with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def main(arguments: list[str]) -> None:
     """Run the command, and end as it did."""
     heeded = [int(number) for number in arguments[0].split(",") if number]
-    control(PR_SET_CHILD_SUBREAPER, 1)
+    if os.getpid() != 1:  # which orphans come to in any case
+        control(PR_SET_CHILD_SUBREAPER, 1)
     wires = (0, listen(heeded))
     status = Supervisor(start(arguments[1:], heeded), wires).serve()
     if status < 0:
         control(PR_SET_DUMPABLE, 0)  # no second core file
         signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
         os.kill(os.getpid(), -status)
+        os._exit(128 - status)  # process 1 of a namespace can't kill itself
     os._exit(status)
 
 

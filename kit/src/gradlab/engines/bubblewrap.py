@@ -41,9 +41,8 @@ class Bubblewrap(Local):
                 command += ["--ro-bind", str(source), f"/inputs/{name}"]
             command += ["--remount-ro", "/inputs", "--chdir", "/tmp"]
             command += ["--", *processes.supervised(task.command(f"/{OWN}"))]
-            command = own_root.with_layers(task.folder, layers, command)
             env = of_this_machine(task, "/tmp", f"/{OWN}", began=time.time())
-            yield Launch(processes.shielded(command), env)
+            yield Launch(own_root.with_layers(task.folder, layers, command), env)
 
 
 def _view(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:

@@ -39,9 +39,9 @@ def make(folder: Path, seen: str) -> None:
     _write_program(programs / ".pip", f'exec {python} -m pip "$@"')
     _write_program(programs / ".run", f'exec {python} {here}/"${{0##*/}}" "$@"')
     for name in _programs():
-        _also(programs / ".run", name)
+        _also(f"{programs}/.run", f"{programs}/{name}")
     for name in ("pip", "pip3", f"pip{VERSION}"):
-        _also(programs / ".pip", name)
+        _also(f"{programs}/.pip", f"{programs}/{name}")
 
 
 def _write_program(path: Path, line: str) -> None:
@@ -49,12 +49,12 @@ def _write_program(path: Path, line: str) -> None:
     path.chmod(0o755)
 
 
-def _also(program: Path, name: str) -> None:
+def _also(program: str, name: str) -> None:
     """Give a program another name: a hard link, for a hundred symbolic ones take a while."""
     try:
-        os.link(program, program.with_name(name))
+        os.link(program, name)
     except OSError:  # a file system without them
-        program.with_name(name).symlink_to(program.name)
+        os.symlink(os.path.basename(program), name)
 
 
 def _path_file() -> str:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..base import processes
 from ..base.locks import Lock
 from ..services.table import here
 from . import own_root
@@ -62,8 +61,9 @@ class Machine(Local):
             return mapped(task, folder, ("tmp",))
         launch = mapped(task, folder, ())
         needed = own_root.needed_below_tmp(task.folder, folder)
-        command = own_root.own_tmp(task.folder / "tmp", needed, launch.command)
-        return replace(launch, command=processes.shielded(command))
+        return replace(
+            launch, command=own_root.own_tmp(task.folder / "tmp", needed, launch.command)
+        )
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """A root of one's own for a job: this machine's system below it, to be written to and forgotten.
 
-    <task>/root             the job's `/`: what it writes at the root lands here
+    <task>/root             the job's `/`: what it writes at the root lands here, and what it
+                            writes to /usr, /etc and so on, as root, by overlayfs
                 .gradlab/   its script and its Python
-           layers/          what it writes to /usr, /etc and so on, as root, by overlayfs
+           layers/          overlayfs's own
 
 Promises: nothing that a job writes there reaches this machine, nor another job; it is removed
 when the job has ended. Other folders of this machine are seen, and can't be written to.
@@ -43,12 +44,12 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "
 OF_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr")
 PROBING = threading.Lock()
 # Without `volatile` each end of a job would wait for the disk; older kernels don't know it.
-OVERLAY = "lowerdir=/{0},upperdir=upper/{0},workdir=work/{0}"
+OVERLAY = "lowerdir=/{0},upperdir=root/{0},workdir=layers/{0}"
 TRY = f'''cd "$1" && shift && for name; do for more in ,volatile ""; do
-mount -i -t overlay -o "{OVERLAY.format("$name")}$more" overlay "mnt/$name" || continue
+mount -i -t overlay -o "{OVERLAY.format("$name")}$more" overlay "root/$name" || continue
 echo "$name$more"; break; done; done 2>/dev/null; true'''
 # All in one process, whatever stands in the path to it.
-MOUNTED = 'cd "$1" && mount -i -a -T layers || exit 125; shift; exec "$@"'
+MOUNTED = 'cd "$1" && mount -i -a -T layers/all || exit 125; shift; exec "$@"'
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def _layers(folder: Path) -> dict[str, str]:
         folders.discard(left)
     with suppress(OSError), tempfile.TemporaryDirectory(prefix=TRIED, dir=folder) as place:
         _make_layers(Path(place), names)
-        command = [*private_mounts(), "/bin/sh", "-c", TRY, "sh", f"{place}/layers", *names]
+        command = [*private_mounts(), "/bin/sh", "-c", TRY, "sh", place, *names]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
         found = (line.partition(",") for line in done.stdout.split())
         return {name: comma + more for name, comma, more in found}
@@ -109,20 +110,20 @@ def _room_for(folder: Path, name: str) -> bool:
 
 def _make_layers(folder: Path, names: Sequence[str]) -> None:
     for name in names:
-        for part in ("upper", "work", "mnt"):
-            (folder / "layers" / part / name).mkdir(parents=True, exist_ok=True)
-        shutil.copystat(f"/{name}", folder / "layers" / "upper" / name)
+        for part in ROOM:
+            (folder / part / name).mkdir(parents=True, exist_ok=True)
+        shutil.copystat(f"/{name}", folder / ROOT / name)
 
 
-def with_layers(folder: Path, names: Sequence[str], command: list[str]) -> list[str]:
-    """Give a command that runs another one with the layers mounted at layers/mnt."""
+def with_layers(folder: Path, names: Sequence[str], command: Sequence[str]) -> tuple[str, ...]:
+    """Give a command that runs another one, with the layers mounted in the task's root."""
     if not names:
-        return command
+        return processes.shell('exec "$@"', *command)
     _make_layers(folder, names)
     ways = _layers(folder.parent)
-    lines = (f"overlay mnt/{name} overlay {OVERLAY.format(name)}{ways[name]}\n" for name in names)
-    (folder / "layers" / "layers").write_text("".join(lines))
-    return [*private_mounts(), "/bin/sh", "-c", MOUNTED, "sh", str(folder / "layers"), *command]
+    lines = (f"overlay root/{name} overlay {OVERLAY.format(name)}{ways[name]}\n" for name in names)
+    (folder / "layers" / "all").write_text("".join(lines))
+    return (*private_mounts(), *processes.shell(MOUNTED, str(folder), *command))
 
 
 def system(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
@@ -130,7 +131,7 @@ def system(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
 
     With a task's folder the root can be written to, and so can the `layers` of it.
     """
-    command = [shutil.which("bwrap") or "bwrap", "--die-with-parent"]
+    command = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--as-pid-1"]
     command += [f"--unshare-{kind}" for kind in ("pid", "ipc", "uts", "cgroup-try")]
     if not os.getuid():
         command += ["--cap-drop", "ALL"]
@@ -138,7 +139,7 @@ def system(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
     if folder:
         command += ["--bind", str(folder / ROOT), "/"]
     for name in sorted(set(os.listdir("/")) - NOT_SHOWN):
-        command += _shown(f"/{name}", folder if name in layers else None)
+        command += _mounted_below(f"/{name}") if name in layers else _shown(f"/{name}")
     command += ["--dir", "/run"]
     for path in (*OF_RUN, os.path.realpath("/etc/resolv.conf")):
         command += ["--ro-bind-try", path, path] if path.startswith("/run/") else []
@@ -150,28 +151,24 @@ def system(folder: Path | None = None, layers: Sequence[str] = ()) -> list[str]:
     return command
 
 
-def _shown(path: str, folder: Path | None) -> list[str]:
-    """Give bubblewrap's arguments for one entry of the root, in a task's layer or read-only."""
+def _shown(path: str) -> list[str]:
+    """Give bubblewrap's arguments for one entry of the root that can't be written to."""
     if os.path.islink(path):
         return ["--symlink", os.readlink(path), path]
-    if not os.path.isdir(path):
-        return []
-    if not folder:
-        return ["--ro-bind-try", path, path]
-    command = ["--bind", f"{folder}/layers/mnt{path}", path]
-    for place in mounted_below(path):  # a layer holds what is on one file system
-        command += ["--ro-bind-try", place, place]
-    return command
+    return ["--ro-bind-try", path, path] if os.path.isdir(path) else []
 
 
-def mounted_below(path: str) -> list[str]:
-    """List what is mounted below a folder, like the GPU's driver within a container."""
+def _mounted_below(path: str) -> list[str]:
+    """Give bubblewrap's arguments for what is mounted below a layer, which is one file system's.
+
+    Like the GPU's driver within a container.
+    """
+    places = set[str]()
     with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as file:
-        places = [
-            re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), line.split()[4]) for line in file
-        ]
-        return sorted({place for place in places if place.startswith(f"{path}/")})
-    return []
+        for line in file:
+            places.add(re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), line.split()[4]))
+    below = sorted(place for place in places if place.startswith(f"{path}/"))
+    return [word for place in below for word in ("--ro-bind-try", place, place)]
 
 
 def needed_below_tmp(*more: Path) -> list[str]:
@@ -182,11 +179,11 @@ def needed_below_tmp(*more: Path) -> list[str]:
     return sorted(path for path in found if Path(path).is_relative_to("/tmp"))
 
 
-def own_tmp(tmp: Path, needed: Sequence[str], command: Sequence[str]) -> list[str]:
+def own_tmp(tmp: Path, needed: Sequence[str], command: Sequence[str]) -> tuple[str, ...]:
     """Give a command that root runs with a /tmp of its own, in which what is `needed` is seen."""
     lines = ["set -e"]
     for top in sorted({Path(path).parts[2] for path in needed if len(Path(path).parts) > 2}):
         hidden, shown = shlex.quote(f"/tmp/{top}"), shlex.quote(f"{tmp}/{top}")
         lines.append(f"mkdir -p {shown}; mount -i --bind {hidden} {shown}")
     lines.append(f'mount -i --rbind {shlex.quote(str(tmp))} /tmp; exec "$@"')
-    return [*private_mounts(), "/bin/sh", "-c", "; ".join(lines), "sh", *command]
+    return (*private_mounts(), *processes.shell("; ".join(lines), *command))

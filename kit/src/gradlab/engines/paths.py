@@ -50,10 +50,6 @@ def mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
     root = task.folder / ROOT
     for name in mapping.made_at_root(task.script or "", task.env, kept):
         places[name] = f"{folder}/{ROOT}/{name}"
-    for name in set(os.listdir("/")) - {*places, OWN}:
-        (root / name).symlink_to(f"/{name}")
-    for name in names:
-        (root / name).symlink_to(task.folder / name)
     below = own_root.needed_below_tmp(task.folder, folder)
     tops = {Path(path).parts[2] for path in below if len(Path(path).parts) > 2}
     real = mapping.replacer(places, f"{folder}/{ROOT}", tops)
@@ -64,6 +60,12 @@ def mapped(task: Task, folder: Path, names: Sequence[str]) -> Launch:
         program=tuple(map(real, task.program)),
         args=tuple(map(real, task.args)),
     )
+    texts = (*real_task.env.values(), real_task.script or "", *real_task.program, *real_task.args)
+    if f"{folder}/{ROOT}/" in "\n".join(texts):  # else no job looks there for what is at the root
+        for name in set(os.listdir("/")) - {*places, OWN}:
+            (root / name).symlink_to(f"/{name}")
+        for name in names:
+            (root / name).symlink_to(task.folder / name)
     own = f"{folder}/{ROOT}/{OWN}"
     env = of_this_machine(real_task, f"{folder}/tmp", own, began=machine.started())
     return Launch(processes.supervised(real_task.command(own)), env)

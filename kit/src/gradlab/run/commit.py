@@ -69,7 +69,8 @@ def recover(job: str, record: Record, place: Place, console: Console) -> None:
 
 def _succeeded(job: str, state: JobState, record: Record, place: Place, console: Console) -> None:
     """Note that a job's outputs are in their places, and remove its draft."""
-    record.put(job, replace(state, state="succeeded"))
+    # Where the machine's power fails, it is found to be committing, which is then repeated.
+    record.put(job, replace(state, state="succeeded"), synced=False)
     # Not its copy on slow storage: what took its place may never be uploaded.
     clear(place.draft(job), console)
 

@@ -126,7 +126,7 @@ def kept(
     folder = place.draft(job.name)
     draft, copies = _taken_up(job, key, run, place, accept, log)
     keeper = belongings.Keeper(folder, draft)
-    draft.write(folder)
+    draft.write(folder, synced=belongings.holds_anything(folder))
     keeper.start(_minutes())
     copier = copies.copier(_minutes())
     try:

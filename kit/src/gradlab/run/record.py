@@ -101,9 +101,9 @@ class Record:
         if state.state != "begun":
             self.jobs[job] = state
 
-    def put(self, job: str, state: JobState) -> None:
+    def put(self, job: str, state: JobState, synced: bool = True) -> None:
         """Note how far a job came."""
-        self._records(job).put({"run": self.run.id, **asdict(state)})
+        self._records(job).put({"run": self.run.id, **asdict(state)}, synced)
         self.jobs.pop(job, None)
         if state.state != "begun":
             self.jobs[job] = state

@@ -25,10 +25,10 @@ def real(path: Path) -> Path:
 def filesystem(path: Path) -> str:
     """Name the type of file system that a path leads to, as in /proc/mounts; '' if unknown."""
     path = real(path)
-    found = [(mount, kind) for mount, kind in mounts() if path.is_relative_to(mount)]
+    above = {str(place) for place in (path, *path.parents)}
+    found = [(len(mount), n, kind) for n, (mount, kind) in enumerate(mounts()) if mount in above]
     # Of mounts at the same place the last one hides the others.
-    best = max(enumerate(found), key=lambda f: (len(f[1][0].parts), f[0]), default=None)
-    return best[1][1] if best else ""
+    return max(found, default=(0, 0, ""))[2]
 
 
 class Mounted:
@@ -58,14 +58,14 @@ class Mounted:
         return filesystem(self.path) == self.kind
 
 
-def mounts() -> list[tuple[Path, str]]:
+def mounts() -> list[tuple[str, str]]:
     """List the mountpoints, each with its type of file system, in the order of their mounting."""
     try:
         lines = Path("/proc/mounts").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return []
     fields = [line.split(" ") for line in lines]
-    return [(Path(_unescape(field[1])), field[2]) for field in fields if len(field) > 2]
+    return [(_unescape(field[1]), field[2]) for field in fields if len(field) > 2]
 
 
 def _unescape(text: str) -> str:

@@ -56,7 +56,7 @@ def _on_kaggle(project: str) -> Storage:
 def _on_colab(project: str) -> Storage:
     for mountpoint, kind in mounts():
         if kind == DRIVE:
-            path = mountpoint / "MyDrive" / "gradlab" / project
+            path = Path(mountpoint, "MyDrive", "gradlab", project)
             return Storage(path, True, True, "Google Drive: uploads in the background")
     why = "the machine's own disk, gone with the session: mount Google Drive to keep it"
     return Storage(Path("/content/gradlab", project), False, False, why)

@@ -44,8 +44,11 @@ class Backend(Protocol):
     def read(self, key: str) -> bytes:
         """Give what a file holds; raises FileNotFoundError."""
 
-    def write(self, key: str, data: Data) -> None:
-        """Make a file that holds some bytes, in place of one that is there."""
+    def write(self, key: str, data: Data, synced: bool = True) -> None:
+        """Make a file that holds some bytes, in place of one that is there.
+
+        Unless it is `synced`, a crash of the machine may leave a part of it, or nothing.
+        """
 
     def put(self, key: str, source: Path) -> str:
         """Make a file that holds what a local one does; give its SHA-256."""

@@ -52,12 +52,12 @@ class Draft:
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # size, time, SHA-256
     links: dict[str, str] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, synced: bool = True) -> None:
         """Write it beside the draft in a folder."""
         text = json.dumps(asdict(self), sort_keys=True)
         proof = hashlib.sha256(text.encode()).hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_durably(folder / FILE, f"{proof}\n{text}\n".encode())
+        files.write_durably(folder / FILE, f"{proof}\n{text}\n".encode(), synced)
 
 
 def read(folder: Path) -> Draft | None:

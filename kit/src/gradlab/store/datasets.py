@@ -110,13 +110,15 @@ class Datasets(Shelf):
             yield
 
     def _finish(self, name: str, planned: str, box: Path) -> str:
-        """Write the version's number and time into its manifest, both as they are now."""
+        """Give a version its number; one that was not planned goes into its manifest."""
         data, suffix = sealed.load(box / MANIFEST), planned.partition("-")[2]
-        data |= {"version": f"v{self._next(name, suffix)}-{suffix}", "created": now()}
-        # Killed here, the next runner has to find the manifest that the box was made with.
-        sweep(box)
-        retry(lambda: write_durably(box / MANIFEST, sealed.to_text(data).encode()))
-        return str(data["version"])
+        final = f"v{self._next(name, suffix)}-{suffix}"
+        if data["version"] != final:
+            data |= {"version": final, "created": now()}
+            # Killed here, the next runner has to find the manifest that the box was made with.
+            sweep(box)
+            retry(lambda: write_durably(box / MANIFEST, sealed.to_text(data).encode()))
+        return final
 
     def _next(self, name: str, suffix: str) -> int:
         """Give the number after all others, of half versions too."""

@@ -57,9 +57,9 @@ class Folder:
         """Give what a file holds; raises FileNotFoundError."""
         return files.read_bytes(self.top / key)
 
-    def write(self, key: str, data: Data) -> None:
+    def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there."""
-        self._place(key, lambda path: files.write_durably(path, data))
+        self._place(key, lambda path: files.write_durably(path, data, synced))
 
     def put(self, key: str, source: Path) -> str:
         """Make a file that holds what a local one does; give its SHA-256."""
@@ -92,7 +92,7 @@ class Folder:
 
     def delete(self, key: str) -> None:
         """Remove a file if it is there; that it can't be is said, and stops nothing."""
-        files.remove(self.top / key)
+        files.remove(self.top / key, emptied=self.writes_arrive_later)
 
     def discard(self, folder: str) -> None:
         """Remove a folder and all in it, if it is there."""
@@ -113,10 +113,10 @@ class SlowMount(Folder):
     rename_is_atomic = False
     writes_arrive_later = True
 
-    def write(self, key: str, data: Data) -> None:
+    def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there."""
         whole = data if isinstance(data, bytes) else b"".join(data)
-        self._place(key, lambda path: files.write_durably(path, whole, renamed=False))
+        self._place(key, lambda path: files.write_durably(path, whole, synced, False))
         if self.read(key) != whole:
             raise self._otherwise(key)
 

@@ -49,12 +49,15 @@ class Records:
                 note(f"! {place}, {self.says}, is damaged ({error}): passed over")
         return None
 
-    def put(self, data: dict[str, Any]) -> None:
-        """Write a new record, and remove outdated ones; raises OSError where that isn't written."""
+    def put(self, data: dict[str, Any], synced: bool = True) -> None:
+        """Write a new record, and remove outdated ones; raises OSError where that isn't written.
+
+        Unless it is `synced`, the one before may be the newest after a crash of the machine.
+        """
         records = self.keys()
         number = self._number(records[0]) + 1 if records else 1
         newest = f"{self.folder}/{self.prefix}{number:08}.json"
-        self.backend.write(newest, sealed.to_text(data).encode())
+        self.backend.write(newest, sealed.to_text(data).encode(), synced)
         if len(records) >= self.kept:
             with suppress(OSError):  # what was written counts
                 self._prune(newest, records)

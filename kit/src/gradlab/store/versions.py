@@ -62,7 +62,7 @@ class Version:
 
     @property
     def made(self) -> str:
-        """When it was committed, to the second."""
+        """When it got its number, to the second."""
         return f"{self.created[:19]}Z"
 
     def to_text(self) -> str:
