@@ -76,12 +76,13 @@ def test_a_room_imports_only_what_its_arrows_allow(room: str) -> None:
     assert {name: rooms for name, rooms in found.items() if rooms} == excepted
 
 
-def test_a_framework_is_imported_by_the_module_of_its_name_in_training_alone() -> None:
+def test_a_framework_is_imported_by_what_has_its_name_in_training_alone() -> None:
     # Also as a part of another library, such as safetensors.torch.
     for _, path in modules():
         others = {name for name in imported(path) if not name.startswith("gradlab.")}
         known = {part for name in others for part in name.split(".")} & FRAMEWORKS
-        own = {path.stem} if path.parent == TOP / "train" else set()
+        room, *rest = path.relative_to(TOP).parts
+        own = {rest[0].removesuffix(".py")} if room == "train" else set()
         assert known <= own, f"{path.relative_to(TOP)} imports {', '.join(known)}"
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import shutil
 from collections import OrderedDict
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gradlab.base.errors import GradlabError
-from gradlab.train.torch import load_weights, prove, weights
+from gradlab.train.torch.network import evaluating, load_weights, prove, weights
 
 from ..lab import Lab
 
@@ -114,6 +115,59 @@ def test_a_state_that_cannot_be_set_is_refused_before_the_first_step() -> None:
 
     with pytest.raises(GradlabError, match="its state_dict does not load again: RuntimeError"):
         prove(OneWay())
+
+
+def test_an_evaluation_leaves_no_trace_though_it_is_cut_short() -> None:
+    class Counting(Extra):
+        def forward(self, x: Tensor) -> Tensor:
+            self.value["seen"] += 1
+            self.mean += x.mean()
+            return x
+
+    counting = Counting({"seen": 0})
+    counting.register_buffer("mean", torch.zeros(()), persistent=False)
+    network = nn.Sequential(counting, nn.BatchNorm1d(2).eval(), nn.Linear(2, 2))
+    before, modes = save(weights(network)), [m.training for m in network.modules()]
+    for error in (None, KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), evaluating(network):
+            assert not network(torch.ones(1, 2)).requires_grad
+            assert counting.value == {"seen": 1} and counting.mean == 1
+            if error:
+                raise error
+        assert save(weights(network)) == before
+        assert [m.training for m in network.modules()] == modes
+
+
+def test_a_state_that_is_not_taken_over_is_refused_when_it_is_loaded() -> None:
+    class Forgetful(Extra):
+        def set_extra_state(self, value: Any) -> None:
+            pass
+
+    with pytest.raises(GradlabError, match="_extra_state of the model is not what was saved"):
+        load_weights(Forgetful(0), weights(Forgetful(1)), "a file")
+
+
+def test_a_state_without_what_a_model_leaves_out_loads_as_earlier_versions_saved_it() -> None:
+    network = nn.Linear(2, 2)
+    network.register_buffer("table", torch.arange(3), persistent=False)
+    saved = {name: array for name, array in weights(network).items() if "table" not in name}
+    assert len(saved) == 2
+    network.get_buffer("table").add_(1)
+    load_weights(network, saved, "a file")
+    assert network.get_buffer("table").tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "other, difference",
+    [
+        (nn.Linear(3, 2), r"weight: saved \(2, 3\), now \(2, 2\)"),
+        (nn.Linear(2, 2).double(), r"weight: saved \(2, 2\) float64, now \(2, 2\)"),
+        (nn.BatchNorm1d(2), r"running_mean: saved \(2,\), now gone"),
+    ],
+)
+def test_other_weights_are_refused_with_the_difference(other: nn.Module, difference: str) -> None:
+    with pytest.raises(GradlabError, match=difference):
+        load_weights(nn.Linear(2, 2), weights(other), "a file")
 
 
 MODEL = """

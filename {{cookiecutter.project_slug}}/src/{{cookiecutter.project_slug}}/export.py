@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from gradlab.base.errors import GradlabError
 from gradlab.base.files import prepare
 from gradlab.train import places
+from gradlab.train.torch.network import no_onnx, unwrapped
 
 from . import task
 from .config import ExportConfig
@@ -36,12 +37,13 @@ def export(config: ExportConfig) -> int:
             "python -m pip install --find-links vendor '.[export]'"
         ) from error
     source, learner = load_best(PROJECT, config.name, "cpu", config.accept_changes)
-    network = learner.network
+    network = unwrapped(learner.network).eval()
     output = config.output or places.kept(PROJECT, config.name) / "model.onnx"
     prepare(output.parent)
     inputs, varying = some_inputs(datasets().test)
     try:
-        to_onnx(network.eval(), inputs, varying, output)
+        with no_onnx(source):
+            to_onnx(network, inputs, varying, output)
     except OSError as error:
         raise GradlabError(
             f"{output} can't be written: {error}.\n"

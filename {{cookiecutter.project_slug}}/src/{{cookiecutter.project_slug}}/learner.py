@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.optim import Optimizer, swa_utils
+from torch.optim import Optimizer
 
 from gradlab.services.machine import Device
 from gradlab.train import keyed, places, profiles, runs, weightfile
 from gradlab.train.collate import mapped
 from gradlab.train.loader import Loader
-from gradlab.train.torch import autocast, join, load_weights, loader, prove, weights
+from gradlab.train.torch import autocast, join, loader
+from gradlab.train.torch.network import Average, evaluating, infer, load_weights, prove, weights
 
 from . import task
 from .config import ModelConfig, TrainConfig
@@ -32,7 +34,7 @@ Weights = dict[str, Tensor]
 class Learner:
     """The network and what changes it, on the device, in one or several processes."""
 
-    average: swa_utils.AveragedModel | None = None
+    average: Average | None = None
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -44,11 +46,13 @@ class Learner:
         self.network = self.world.place(build(self.config.model))
         load_weights(self.network, saved, source)
 
-    def start(self, total: int, state: dict[str, Any] | None) -> None:
+    def start(self, total: int, state: dict[str, Any] | None, data: Any = None) -> None:
         """Build all afresh from the seed, or as a checkpoint has it, for so many steps in all."""
         config, self.total = self.config, total
         keyed.seed_generators(keyed.key(config.seed, "weights"))
         self.network = self.world.place(build(config.model))
+        first = partial(self.load_batches, data, "training", [[(0, 0)]], 0, config.seed)
+        infer(self.network, first, config.seed)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
@@ -58,12 +62,7 @@ class Learner:
         else:
             load_weights(self.network, state["network"], "the saved run")
         if config.ema is not None:
-            ema: Any = swa_utils.get_ema_multi_avg_fn
-            self.average = swa_utils.AveragedModel(
-                self.network, multi_avg_fn=ema(config.ema), use_buffers=True
-            )
-            if state:
-                self.average.load_state_dict(state["average"])
+            self.average = Average(self.network, config.ema, state["average"] if state else {})
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -84,7 +83,7 @@ class Learner:
             "network": weights(self.network, copied=False),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": self.average.state_dict() if self.average else {},
+            "average": self.average.tensors if self.average else {},
         }
 
     def load_batches(
@@ -107,7 +106,7 @@ class Learner:
         parts = [self._backward(part) for part in self._parts(batch)]
         self._update(self.optimizer)
         if self.average:
-            self.average.update_parameters(self.network)
+            self.average.update()
         return {name: sum((part[name] for part in parts[1:]), parts[0][name]) for name in parts[0]}
 
     def _parts(self, batch: Any) -> list[Any]:
@@ -156,18 +155,13 @@ class Learner:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Have the network evaluate, not learn: no dropout, no gradients."""
-        network = self._kept()
-        network.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            network.train()
+        """Have the network evaluate, not learn, and be as before in the end."""
+        with self._kept(), evaluating(self.network):
+            yield
 
-    def _kept(self) -> nn.Module:
-        """Give the network that is evaluated and kept: the average of the weights, if any."""
-        return self.average.module if self.average else self.network
+    def _kept(self) -> AbstractContextManager[None]:
+        """Have the network hold what is evaluated and kept: the average of the weights, if any."""
+        return self.average.taken() if self.average else nullcontext()
 
     def evaluate(self, number: int, batch: Any) -> tuple[dict[str, float], task.Seen]:
         """Give the losses of a split's batch of this number, and what is seen of it."""
@@ -175,7 +169,7 @@ class Learner:
         # Whatever is random in a network that evaluates, such as noise: no step has these seeds.
         self.world.seed_step(self.config.seed, -1 - number)
         with autocast(self.world.device, self.precision):
-            outputs = _on_cpu(self._kept()(inputs))
+            outputs = _on_cpu(self.network(inputs))
         targets = _on_cpu(targets)
         losses = task.losses(outputs, targets)
         values = {name: float(loss) for name, loss in losses.items()}
@@ -183,7 +177,8 @@ class Learner:
 
     def weights(self) -> Weights:
         """Give a copy of the weights that are evaluated."""
-        return weights(self._kept())
+        with self._kept():
+            return weights(self.network)
 
     def file(self, weights: Weights, settings: dict[str, Any]) -> bytes:
         """Give the file of some weights, with the settings of their training."""

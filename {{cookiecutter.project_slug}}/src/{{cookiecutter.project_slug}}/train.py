@@ -82,7 +82,7 @@ class Trainer:
         self.total = config.steps(self.per_epoch)
         run = self.run
         self.step, state = world.share((run.step, run.state) if run else (0, None))
-        self.learner.start(self.total, state["learner"] if state else None)
+        self.learner.start(self.total, state["learner"] if state else None, self.data.train)
         if state:
             self.best, self.unjudged = state["best"], state["unjudged"]
             if not self.unjudged:

@@ -21,7 +21,8 @@ KIT = Path(__file__).parents[1]  # wherever it is installed
 DECIDING = (
     "gradlab/train/keyed.py",
     "gradlab/train/devices.py",
-    "gradlab/train/torch.py",
+    "gradlab/train/torch/__init__.py",
+    "gradlab/train/torch/network.py",
 )  # of the kit, what alters a result
 LARGEST = 1 << 20  # bytes: a larger file is data, which the examples tell
 LEFT_OUT = (".pyc", ".md", ".ipynb", ".orig", ".rej", ".bak", ".log")  # by editors and others

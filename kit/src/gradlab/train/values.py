@@ -84,6 +84,8 @@ def pack(value: Any, what: str, take: Callable[[Any], Parts | None] = lambda _: 
     name = next((name for name, kind in kinds.items() if kind.holds(value)), None)
     try:
         parts = kinds[name or ""].parts(value)
+    except ValueError as error:
+        raise GradlabError(f"{what} holds {error}") from error
     except (KeyError, RuntimeError, TypeError) as error:
         raise GradlabError(
             f"{what} holds a {type(value).__module__}.{type(value).__qualname__}, which can't be "

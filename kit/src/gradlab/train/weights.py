@@ -2,7 +2,8 @@
 
 Promises: a state that doesn't fit a model is refused with the differences. What safetensors can't
 hold, such as the dictionary of a get_extra_state, is kept as the bytes of a JSON text, the same
-for equal values, under its name and ':plain'.
+for equal values, under its name and ':plain'; what a model leaves out of its own state, such as a
+buffer that is not persistent, under its name and ':aside'.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from . import values
 
 Weights = dict[str, Any]  # arrays of the framework
 PLAIN = ":plain"
+ASIDE = ":aside"
 EXTRA = "_extra_state"
 
 
@@ -34,14 +36,19 @@ def value(name: str, array: Any) -> Any:
 
 def bare(name: str) -> str:
     """Give the model's own name for what is kept under a name."""
-    return name.removesuffix(PLAIN)
+    return name.removesuffix(PLAIN).removesuffix(ASIDE)
 
 
-def compare(saved: Weights, made: Weights, source: object) -> None:
-    """Raise GradlabError with the differences where a saved state doesn't fit the one made now."""
-    then, now = _forms(saved), _forms(made)
-    names = [name for name in then | now if then.get(name) != now.get(name)]
-    if names:
+def compare(saved: Weights, made: Weights, source: object, loose: set[str]) -> None:
+    """Raise GradlabError with the differences where a saved state doesn't fit the one made now.
+
+    What is `loose` may have another form, or none yet. Earlier versions kept nothing aside.
+    """
+    then, now = _forms(saved, loose), _forms(made, loose)
+    aside = {bare(name) for name in made if ASIDE in name}
+    fits = {name for name in then | now if then.get(name) == now.get(name)}
+    fits |= (loose - now.keys()) | (aside - then.keys())
+    if names := [name for name in then | now if name not in fits]:
         rows = [f"    {n}: saved {then.get(n, 'not')}, now {now.get(n, 'gone')}" for n in names[:8]]
         more = [f"    and {len(names) - 8} more"] if len(names) > 8 else []
         raise GradlabError(
@@ -51,12 +58,33 @@ def compare(saved: Weights, made: Weights, source: object) -> None:
         )
 
 
-def _forms(state: Weights) -> dict[str, object]:
-    # Extra state may have another kind and shape from one step to the next.
-    return {
-        bare(name): "a value" if name.endswith((EXTRA, PLAIN)) else tuple(array.shape)
-        for name, array in state.items()
-    }
+def _forms(state: Weights, loose: set[str]) -> dict[str, str]:
+    # Extra state and buffers may have another kind and shape from one step to the next.
+    free = {name for name in state if name.endswith((EXTRA, PLAIN)) or bare(name) in loose}
+    return {bare(n): "a value" if n in free else _form(array) for n, array in state.items()}
+
+
+def _form(array: Any) -> str:
+    dtype = str(array.dtype).rpartition(".")[2]
+    return f"{tuple(array.shape)}" + f" {dtype}" * (dtype != "float32")
+
+
+def refuse_others(names: list[str], source: object) -> None:
+    """Raise GradlabError where some of a state is another one after it was loaded."""
+    if names:
+        raise GradlabError(
+            f"The model in {source} does not load whole: after it, "
+            f"{', '.join(map(bare, names[:8]))} of the model is not what was saved.\n"
+            "Let set_extra_state take all that get_extra_state gives, and nothing change it."
+        )
+
+
+def never_used(name: str) -> GradlabError:
+    """Say that a lazy parameter has no shape after the model was tried."""
+    return GradlabError(
+        f"'{name}' of the model that build() gives has no shape, though the model was tried on an "
+        "example: let forward use its module, or give that its sizes, as nn.Linear has them."
+    )
 
 
 def prove(load: Callable[[], None]) -> None:

@@ -1,8 +1,8 @@
-"""What a run needs of PyTorch: device, precision, the processes that share it, state and batches.
+"""What a run needs of PyTorch: device, precision, the processes that share it, and batches.
 
 Promises: the same program runs alone or under torchrun, on CPU, CUDA or Apple's GPU, and the
-same seed gives the same bytes again on the same kind of device. Whatever state_dict gives comes
-back equal, or the network is refused before its first step. Nothing else of the kit imports torch.
+same seed gives the same bytes again on the same kind of device. Nothing beside this package
+imports torch.
 """
 
 from __future__ import annotations
@@ -24,22 +24,18 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import default_collate
 
-from ..services import machine
-from . import devices, keyed
-from . import weights as named
-from .collate import mapped
-from .frameworks import Arrays, Framework, Kind
-from .loader import Loader
-from .values import exactly
+from ...services import machine
+from .. import devices, keyed
+from ..collate import mapped
+from ..frameworks import Arrays, Framework, Kind
+from ..loader import Loader
+from ..values import exactly
 
 Value = TypeVar("Value")
 Network = TypeVar("Network", bound=nn.Module)
 # The others wait while the first one evaluates and saves; to find each other takes less.
 PATIENCE = timedelta(hours=2)
 MEETING = timedelta(minutes=10)
-# What safetensors holds in any version.
-SAFE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
-SAFE |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 CPU = torch.device("cpu")
 
 
@@ -189,38 +185,6 @@ def loader(
     return Loader(dataset, name, batches, workers, collate, pin, move)
 
 
-def weights(network: nn.Module, copied: bool = True) -> named.Weights:
-    """Give a network's state, on the CPU in memory of its own unless it may be shared.
-
-    Raises GradlabError for a value that is neither a tensor nor plain.
-    """
-    found: named.Weights = {}
-    for name, value in network.state_dict().items():
-        if isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in SAFE:
-            value = value.detach()
-            found[name] = value.cpu().contiguous().clone() if copied else value
-        else:
-            text = bytearray(named.text(name, value))
-            found[name + named.PLAIN] = torch.frombuffer(text, dtype=torch.uint8)
-    return found
-
-
-def load_weights(network: nn.Module, saved: named.Weights, source: object) -> None:
-    """Load a state into a network; GradlabError with the differences where it doesn't fit."""
-    named.compare(saved, weights(network, copied=False), source)
-    for module in network.modules():
-        for name, buffer in module._buffers.items():
-            # Such as torch.ones(1).expand(8), which can't be written.
-            if buffer is not None and 0 in buffer.stride():
-                module._buffers[name] = buffer.contiguous()
-    network.load_state_dict({named.bare(name): named.value(name, saved[name]) for name in saved})
-
-
-def prove(network: nn.Module) -> None:
-    """Raise GradlabError where a network can't be restored from its own state."""
-    named.prove(partial(load_weights, network, weights(network), "this run"))
-
-
 def _whole(dtype: str, shape: Sequence[int], content: Any) -> Tensor:
     tensor: Tensor = torch.empty(shape, dtype=_dtype(dtype))
     TENSORS.content(tensor)[:] = memoryview(content)
@@ -272,6 +236,12 @@ def _parts(tensor: Tensor) -> list[Any]:
     if tensor.layout == torch.sparse_coo:
         sparse = tensor.detach().coalesce()
         return [list(sparse.shape), sparse.indices(), sparse.values()]
+    if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError(
+            f"a tensor of {tensor.dtype} and {tensor.layout} on {tensor.device}, which can't be "
+            "saved: keep the plain tensors that it is made of, such as its values and indices, or "
+            "its int_repr, scale and zero point."
+        )
     dense = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
     return [*reversed(TENSORS.form(tensor)), TENSORS.content(dense).tobytes()]
 
