@@ -18,12 +18,14 @@ from . import warm
 from .kit import paths
 
 PACKAGE = "my_model"
-TUTORIAL = "docs/tutorial.md"  # whose blocks are run one after the other
+TUTORIAL = "docs/tutorial.md"
+CONVERSIONS = "docs/conversions/"  # like the tutorial, pages whose blocks are done in their order
 PARTS = {"services.md"}  # which are put into the README of a project
 NO_PAGES = {"{{cookiecutter.project_slug}}", "demo", "tests"}
 PROGRAMS = "cookiecutter|cruft|docker|git|gradient|gradlab|make|pip|pipx|python3?|tensorboard"
 COMMAND = re.compile(rf"(?:\w+=\S+ )*(?:{PROGRAMS}|torchrun|uvx?) \S.*")
 ONLY_ITS_NAME = re.compile(rf"gradlab \w+|python -m {PACKAGE}(?: \w+)?")
+CHANGING = re.compile(r"\b(?:v\d+-[a-z0-9]{6}|mo[0-9a-f]{13}|\d[\d,.:]*)|-{5,}")
 PLACEHOLDER = re.compile(r"(?<![\w.-])[A-Z]{2,}(?![\w=])|<\w+>|\.\.\.")
 
 
@@ -76,7 +78,7 @@ class Page:
     def commands(self) -> Iterator[tuple[str, str]]:
         """Give the commands of blocks and tables, and those of the text that are whole."""
         for node in self.of("fence"):
-            if node.info == "sh" and self.name != TUTORIAL:
+            if node.info == "sh" and not self.name.startswith((TUTORIAL, CONVERSIONS)):
                 for text in node.content.replace("\\\n", " ").splitlines():
                     if text.strip() and not text.lstrip().startswith("#"):
                         yield self.at(node), plain(text)
@@ -139,3 +141,38 @@ class Shell:
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}"
         return done.stdout
+
+    def follow(self, page: Page) -> None:
+        """Do what a page says, block by block; what it shows has to be printed."""
+        printed, name = "", self.project.name
+        for node in page.of("fence"):
+            kind, _, path = node.info.partition(" ")
+            if kind == "python":
+                (self.project / path).write_text(node.content, "utf-8")
+            elif kind == "diff":
+                apply(node.content, self.project)
+            elif kind == "sh":
+                printed = self.run(node.content).replace(f"{self.project}/", "")
+                printed = printed.replace(str(self.project), name)
+            elif kind == "text":
+                missing = not_printed(node.content, printed)
+                assert not missing, f"{page.at(node)}: {missing}\n{printed}"
+        self.run("python -m ruff check . && python -m ruff format --check .")
+
+
+def apply(diff: str, project: Path) -> None:
+    subprocess.run(["git", "apply"], cwd=project, input=diff, text=True, check=True)
+
+
+def not_printed(shown: str, printed: str) -> str:
+    """Give the first line of a page's output that a program did not print in its place."""
+    lines = iter([common(line) for line in printed.splitlines()])
+    for line in shown.splitlines():
+        if line != "..." and common(line) not in lines:
+            return line
+    return ""
+
+
+def common(line: str) -> str:
+    """Leave out what differs from run to run: numbers, ids and the widths of columns."""
+    return " ".join(CHANGING.sub("N", line).split())

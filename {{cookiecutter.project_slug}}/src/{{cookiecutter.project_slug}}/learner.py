@@ -95,8 +95,9 @@ class Learner:
 
     def profiled(self, batches: Iterable[Any], run: runs.Run | None) -> Iterable[Any]:
         """Trace some steps of the first process, if that was asked for."""
-        trace = run and self.config.profile
-        return profiles.traced(batches, run, torch.profiler.profile) if trace else batches
+        if run and self.config.profile:
+            return profiles.traced(batches, run, torch.profiler.profile)
+        return batches
 
     def step(self, step: int, batch: Any) -> Losses:
         """Learn from a batch; give its losses, on the device."""

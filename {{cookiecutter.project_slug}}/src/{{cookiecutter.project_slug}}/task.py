@@ -1,8 +1,7 @@
 """The task: towards what the network learns, how that is measured, and what is drawn of it.
 
 To learn something else, change this file: nothing else here or in the kit names a loss or a
-metric. A regression, say: `losses` gives {"loss": mse_loss(outputs, targets)}, `seen` gives both as
-they are, `metrics` gives {"mae": ...}, BEST is ("val_mae", "lowest"), and `draw` calls
+metric. For a regression, say, BEST is ("val_mae", "lowest"), and `draw` calls
 `gradlab.train.curves.predicted_against_true`.
 """
 

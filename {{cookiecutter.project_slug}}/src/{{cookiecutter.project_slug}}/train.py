@@ -176,5 +176,5 @@ class Trainer:
             run.stop(self.step, self.total)
             return
         files = self.learner.files(self.best["weights"], run.settings)
-        epoch = self.best["step"] // self.per_epoch
+        epoch = (self.best["step"] - 1) // self.per_epoch + 1
         run.finish(self.step, files, f"{task.BEST[0]} {self.best['value']:.4g} in epoch {epoch}")

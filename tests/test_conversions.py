@@ -1,0 +1,108 @@
+"""The pages of other tasks: each applies, is sound, learns, and survives kills to the byte."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import TEMPLATE, generate
+from .lab import Lab
+from .pages import CONVERSIONS, Page, Shell
+
+RESULTS = ("best.safetensors", "model.safetensors", "metrics.jsonl")
+# What the test split is to give: less, or more, would be no learning.
+LEARNED = {
+    "pictures": ("accuracy", 0.9, 1.0),
+    "regression": ("mae", 0.0, 55.0),  # 71 for the mean of the training targets
+    "text": ("accuracy", 0.65, 1.0),  # 0.35 for the most frequent chapter
+    "two_optimizers": ("distance", 0.0, 20.0),  # 42 before the first step
+}
+SAID = re.compile(r"Outside `data.py` and\s`model.py` (\d+) lines come and (\d+) go")
+MOST = 20  # lines of a regression
+STEPS = 40
+SHORT = ["--max-steps", str(STEPS), "--save-seconds", "0"]
+KILLS = 3
+# The project's tests start Python: this one, which has loaded what they need.
+STARTED = "import sys\nsys.executable = {!r}\n"
+
+
+def page(name: str) -> Page:
+    return Page(TEMPLATE, f"{CONVERSIONS}{name}.md")
+
+
+@pytest.fixture(scope="module", params=sorted(LEARNED))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def shell(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A project in which a page was followed from its first to its last block."""
+    folder = tmp_path_factory.mktemp(name)
+    shell = Shell(generate(folder, {}), folder / "tools")
+    shell.follow(page(name))
+    yield shell
+    shutil.rmtree(folder)
+
+
+def test_every_page_is_tried() -> None:
+    assert {path.stem for path in (TEMPLATE / CONVERSIONS).iterdir()} == set(LEARNED)
+
+
+def test_a_page_says_how_many_lines_change(name: str) -> None:
+    blocks = [node.content for node in page(name).of("fence") if node.info == "diff"]
+    files = re.split(r"(?m)^(?=--- )", "".join(blocks))
+    counted = [file for file in files if not re.search(r"(?m)^\+\+\+ .*/(data|model)\.py$", file)]
+    come, go = (
+        len(re.findall(rf"(?m)^[{sign}](?![{sign}]{{2}} )", "".join(counted))) for sign in "+-"
+    )
+    said = SAID.search((TEMPLATE / page(name).name).read_text("utf-8"))
+    assert said and (int(said[1]), int(said[2])) == (come, go)
+    assert name != "regression" or come + go <= MOST
+
+
+@pytest.mark.slow
+def test_what_it_makes_learns_and_is_drawn(name: str, shell: Shell) -> None:
+    run = shell.project / "storage" / "runs" / "default"
+    metric, low, high = LEARNED[name]
+    assert low <= json.loads((run / "evaluation.json").read_text())[metric] <= high
+    (picture,) = {path.name for path in run.glob("*.png")} - {"curves.png"}
+    assert (run / picture).read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_its_types_and_its_own_tests_stay_green(
+    shell: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "mypy"
+    shell.run(f"python -m mypy --cache-dir {cache}")
+    tools = Path(shell.env["PATH"].partition(":")[0])
+    (tools / "started.py").write_text(STARTED.format(str(tools / "python")))
+    printed = shell.run(f"PYTHONPATH={tools}:$PYTHONPATH python -m pytest -q -p started")
+    assert " passed" in printed
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_leave_the_same_bytes(
+    name: str, shell: Shell, tmp_path: Path
+) -> None:
+    whole, killed = (Lab(shell.project, tmp_path / kind) for kind in ("whole", "killed"))
+    whole.train(*SHORT)
+    seed = time.time_ns()
+    moment = random.Random(seed)
+    for step in sorted(moment.sample(range(1, STEPS), KILLS)):
+        wait = moment.uniform(0, 0.05)
+        killed.train_until(
+            lambda at=step, rest=wait: killed.recorded() >= at and not time.sleep(rest), *SHORT
+        )
+    killed.train(*SHORT)
+    for file in RESULTS:
+        assert whole.sha(file=file) == killed.sha(file=file), f"{name}: {file}, seed {seed}"
+    assert killed.steps() == list(range(1, STEPS + 1))
