@@ -29,8 +29,8 @@ OPTIONS = {
 }
 
 
-def lab(forks: Forks, folder: Path) -> Tiny:
-    return Tiny(forks.project, folder / "storage", forks=forks)
+def lab(forks: Forks, folder: Path, **env: str) -> Tiny:
+    return Tiny(forks.project, folder / "storage", env, forks)
 
 
 @pytest.mark.slow
@@ -47,12 +47,12 @@ def test_an_option_is_exact_over_kills(forks: Forks, tmp_path: Path, option: str
 def ends_as(whole: Tiny, forks: Forks, folder: Path, seed: str, *command: str) -> Tiny:
     """Kill a command at random moments; carried on, it ends as the one that was not killed."""
     moment, kills, runs = random.Random(seed), 0, 1
-    killed = lab(forks, folder)
+    killed = lab(forks, folder, **whole.env)
     while kills < KILLS:
         done = killed.fork(*command, at=moment.randrange(1, MOST), error="SIGKILL")
         kills += done.code == -signal.SIGKILL
         if done.code == 0:  # over before the kill
-            killed, runs = lab(forks, folder / f"{runs}"), runs + 1
+            killed, runs = lab(forks, folder / f"{runs}", **whole.env), runs + 1
     done = killed.fork(*command)
     assert done.code == 0, done.output
     assert killed.results() == whole.results()

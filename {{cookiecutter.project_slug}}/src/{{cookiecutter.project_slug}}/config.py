@@ -48,6 +48,8 @@ class TrainConfig:
     """Passes over the training data."""
     max_steps: int | None = None
     """End the run after so many steps, if that is before its last epoch."""
+    steps_per_epoch: int | None = None
+    """Steps that count as an epoch, for training data that have no length."""
     patience: int | None = None
     """End the run after so many evaluations that were no better than the best before."""
     evaluate_every: int = 5
@@ -78,7 +80,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         bounds = {"epochs": 1, "evaluate_every": 1, "workers": 0, "save_seconds": 0, "warmup": 0}
-        bounds |= {"max_steps": 1, "patience": 1, "accumulate": 1, "ema": 0}
+        bounds |= {"max_steps": 1, "steps_per_epoch": 1, "patience": 1, "accumulate": 1, "ema": 0}
         bounds |= {"label_smoothing": 0}
         for name, lowest in bounds.items():
             value = getattr(self, name)

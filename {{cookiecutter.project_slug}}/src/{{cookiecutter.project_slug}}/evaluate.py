@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sized
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gradlab.base.errors import only_observing
 from gradlab.base.files import prepare, write_result
 from gradlab.base.units import figures
-from gradlab.train import places
+from gradlab.train import keyed, places
 
 from . import task
 from .config import EvaluateConfig
@@ -29,7 +29,7 @@ def evaluate(config: EvaluateConfig) -> int:
     test = datasets().test
     values, seen = measure(learner, test, "test")
     output = prepare(config.output or places.kept(PROJECT, config.name))
-    report, count = output / "evaluation.json", len(cast(Sized, test))
+    report, count = output / "evaluation.json", keyed.size(test)
     result = {**{key: round(value, 6) for key, value in values.items()}, "examples": count}
     write_result(report, json.dumps(result, indent=2).encode() + b"\n")
     print(f"{source}: {figures(values)} on {count:,} test examples.\n{report}")
@@ -49,13 +49,14 @@ def measure(
 
     `look` is called before each batch and may raise, to leave it at that.
     """
-    size = len(cast(Sized, data))
+    examples = keyed.KeyedDataset(data, 0)
+    size = len(examples)
     starts = range(0, size, BATCH)
     batches = [[(0, i) for i in range(at, min(at + BATCH, size))] for at in starts]
     # A worker costs more than it gives below some batches.
     workers = min(workers, len(batches) // 8)
     sums, seen = defaultdict[str, float](float), defaultdict[str, list[Any]](list)
-    with learner.evaluating(), learner.load_batches(data, name, batches, workers) as loaded:
+    with learner.evaluating(), learner.load_batches(examples, name, batches, workers) as loaded:
         for number, (places_of, batch) in enumerate(zip(batches, loaded, strict=True)):
             look()
             losses, parts = learner.evaluate(number, batch)

@@ -51,7 +51,7 @@ class Learner:
         config, self.total = self.config, total
         keyed.seed_generators(keyed.key(config.seed, "weights"))
         self.network = self.world.place(build(config.model))
-        first = partial(self.load_batches, data, "training", [[(0, 0)]], 0, config.seed)
+        first = partial(self.load_batches, data, "training", [[(0, 0)]], 0)
         infer(self.network, first, config.seed)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
@@ -86,12 +86,9 @@ class Learner:
             "average": self.average.tensors if self.average else {},
         }
 
-    def load_batches(
-        self, data: Any, name: str, batches: Any, workers: int, seed: int = 0
-    ) -> Loader:
+    def load_batches(self, data: Any, name: str, batches: Any, workers: int) -> Loader:
         """Give the batches of (epoch, index) that are asked for, on the device."""
-        keyed_data = keyed.KeyedDataset(data, seed)
-        return loader(keyed_data, name, batches, workers, self.world.device, task.collate)
+        return loader(data, name, batches, workers, self.world.device, task.collate)
 
     def profiled(self, batches: Iterable[Any], run: runs.Run | None) -> Iterable[Any]:
         """Trace some steps of the first process, if that was asked for."""

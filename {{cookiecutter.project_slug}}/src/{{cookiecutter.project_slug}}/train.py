@@ -9,7 +9,6 @@ few seconds a checkpoint keeps all that it takes to go on, and to end as if noth
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,7 @@ from typing import Any, cast
 from gradlab.base import signals
 from gradlab.services import machine, session
 from gradlab.store import source
-from gradlab.train import devices, examples, keyed, measures, runs
+from gradlab.train import devices, examples, keyed, measures, runs, streams
 from gradlab.train.loader import LoaderError
 from gradlab.train.pace import Pace
 
@@ -51,15 +50,18 @@ class Trainer:
 
     def run_to_end(self, data: Splits) -> int:
         """Train from where the run stands to its end or the session's; give the exit code."""
-        self.data = data
+        config, self.data = self.config, data
+        self.examples = streams.source(data.train, config.seed)
+        self.plan = self.examples.plan(config.batch_size, config.steps_per_epoch, self.world)
         self.run = devices.in_first(self.world, self._open)
         self._take_up()
         try:
             if not (self.unjudged and self._end_step()):
                 self._learn()
         except LoaderError:
-            # What was done before it; several processes do without.
-            if self.run and self.world.size == 1 and (self.losses or self.unjudged):
+            # What was done before it; several processes and data without an index do without.
+            alone = self.world.size == 1 and self.examples.indexed
+            if self.run and alone and (self.losses or self.unjudged):
                 self._record(self.run, self._lines(), None, stop=True)
             raise
         devices.in_first(self.world, self._part)
@@ -67,35 +69,33 @@ class Trainer:
 
     def _open(self) -> runs.Run:
         """Open the run, which refuses to go on by other settings, code or data than it began by."""
-        config, data = self.config, self.data
-        splits = {"training": data.train, "validation": data.validation}
-        seen = examples.look(splits, config.seed, min(1, self.workers))
-        count = {"training_examples": len(cast(Sized, data.train)), "best": list(task.BEST)}
+        config, validation = self.config, keyed.KeyedDataset(self.data.validation, self.config.seed)
+        splits = {"training": self.examples, "validation": validation}
+        count = {"training_examples": self.plan.size, "best": list(task.BEST)}
         settings = {**config.settings(), **count, "code": source.code(Path(__file__).parent)}
-        return runs.open_run(PROJECT, config, settings, seen)
+        return runs.open_run(PROJECT, config, settings, examples.look(splits, self.workers))
 
     def _take_up(self) -> None:
         """Begin anew, or where the newest checkpoint is."""
-        config, world, n = self.config, self.world, len(cast(Sized, self.data.train))
-        self.plan = keyed.Batches(n, config.batch_size, config.seed, 0, 0, world.rank, world.size)
         self.per_epoch = self.plan.per_epoch
-        self.total = config.steps(self.per_epoch)
+        self.total = self.config.steps(self.per_epoch)
         run = self.run
-        self.step, state = world.share((run.step, run.state) if run else (0, None))
-        self.learner.start(self.total, state["learner"] if state else None, self.data.train)
+        self.step, state = self.world.share((run.step, run.state) if run else (0, None))
+        self.learner.start(self.total, state["learner"] if state else None, self.examples)
+        # Afterwards, for a network may have been shown an example to learn its sizes from.
+        self.examples.start(state.get("data", {}) if state else None)
         if state:
             self.best, self.unjudged = state["best"], state["unjudged"]
             if not self.unjudged:
                 self._end_early()
         if run:
-            run.announce(self.total, self.learner.where(), self.workers)
+            run.announce(self.total, self.learner.where(), self.examples.workers(self.workers))
 
     def _learn(self) -> None:
         """Take one step after the other, until the run is over or has to stop."""
         batches = replace(self.plan, start=self.step, stop=self.total)
-        workers = self.workers if self.step < self.total else 0
-        data = (self.data.train, "training", batches, workers, self.config.seed)
-        with self.learner.load_batches(*data) as loaded:
+        workers = self.examples.workers(self.workers) if self.step < self.total else 0
+        with self.learner.load_batches(self.examples, "training", batches, workers) as loaded:
             for batch in self.learner.profiled(loaded, self.run):
                 self.losses.append(self.learner.step(self.step, batch))
                 self.step += 1
@@ -164,7 +164,8 @@ class Trainer:
         return stop
 
     def _save(self, run: runs.Run) -> None:
-        state = {"learner": self.learner.state(), "best": self.best, "unjudged": self.unjudged}
+        learner, data = self.learner.state(), self.examples.state()
+        state = {"learner": learner, "data": data, "best": self.best, "unjudged": self.unjudged}
         run.save(self.step, {**state, "where": self.learner.where()})
 
     def _part(self) -> None:

@@ -20,6 +20,7 @@ from ..base.errors import GradlabError
 KIT = Path(__file__).parents[1]  # wherever it is installed
 DECIDING = (
     "gradlab/train/keyed.py",
+    "gradlab/train/streams.py",
     "gradlab/train/devices.py",
     "gradlab/train/torch/__init__.py",
     "gradlab/train/torch/network.py",

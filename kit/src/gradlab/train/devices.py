@@ -22,6 +22,14 @@ class World(Protocol):
     """The processes of a run, as a framework knows them."""
 
     @property
+    def rank(self) -> int:
+        """This process's place among them, from 0."""
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+
+    @property
     def first(self) -> bool:
         """Whether this is the process that writes and speaks."""
 

@@ -3,20 +3,22 @@
 Promises: examples are looked at as training draws them, evenly spread, thousands of them or as
 many as come in some seconds: a change to others of a large dataset is not seen. What other
 processors and libraries round otherwise is no change. What can't be compared, such as examples
-that differ each time they are drawn, is left out, and no failure here stops the training.
+that differ each time they are drawn or have no index, is left out, and no failure here stops the
+training.
 """
 
 from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sized
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from . import frameworks, keyed
 from .loader import Loader
+from .streams import Stream
 
 SECONDS = 0.5  # to look at the examples of one dataset, once `ENOUGH` were seen
 ENOUGH = 2_000  # examples
@@ -30,19 +32,20 @@ Seen = dict[str, Any]
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def look(splits: Mapping[str, keyed.Dataset], seed: int, workers: int) -> Seen:
+def look(splits: Mapping[str, keyed.KeyedDataset | Stream], workers: int) -> Seen:
     """Look at the examples of each dataset, as training draws them in its first epoch.
 
     Gives for each its size and, of the examples that were seen, float64 of shape (n, 4).
     """
     return {
-        name: {"size": len(cast(Sized, data)), "examples": _look(data, seed, min(1, workers))}
+        name: {"size": len(data), "examples": _look(data, min(1, workers))}
         for name, data in splits.items()
+        if not isinstance(data, Stream)
     }
 
 
-def _look(dataset: keyed.Dataset, seed: int, workers: int) -> Numbers:
-    places = _spread(len(cast(Sized, dataset)))
+def _look(dataset: keyed.KeyedDataset, workers: int) -> Numbers:
+    places = _spread(len(dataset))
     first = places[:TWICE]
     batches = [first, first]
     done = len(first)
@@ -50,7 +53,7 @@ def _look(dataset: keyed.Dataset, seed: int, workers: int) -> Numbers:
         batches.append(places[done : 2 * done])
         done *= 2
     try:
-        seen = list(_draw(keyed.KeyedDataset(dataset, seed), batches, workers)) if places else []
+        seen = list(_draw(dataset, batches, workers)) if places else []
     # An example that can't be drawn is for training to tell, which names it.
     except Exception:
         seen = []

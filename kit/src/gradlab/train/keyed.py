@@ -23,6 +23,7 @@ import numpy as np
 
 from ..base.errors import GradlabError
 from . import frameworks
+from .devices import World
 
 Position = tuple[int, int]  # (epoch, index)
 
@@ -65,6 +66,22 @@ def seed_step(seed: int, step: int, rank: int = 0) -> int:
     return value
 
 
+def seed_example(seed: int, place: Position) -> None:
+    """Make what is random in loading an example a function of (seed, epoch, index)."""
+    seed_generators(key(seed, "example", *place))
+
+
+def size(dataset: Dataset) -> int:
+    """Count the examples of a dataset with an index; GradlabError for any other."""
+    if is_stream(dataset):
+        raise GradlabError(
+            f"{type(dataset).__name__} has no length or no index, so a run over it cannot be "
+            "resumed where it stopped: give it __len__ and __getitem__(index). Training data may "
+            "have state_dict and load_state_dict instead, as torchdata.nodes.Loader has."
+        )
+    return len(cast(Sized, dataset))
+
+
 class KeyedDataset:
     """A map-style dataset whose random transforms are functions of (seed, epoch, index).
 
@@ -73,25 +90,42 @@ class KeyedDataset:
     transforms do of torch's. Raises GradlabError for an iterable dataset, which has no index.
     """
 
+    indexed = True
+
     def __init__(self, dataset: Dataset, seed: int) -> None:
-        if _is_stream(dataset):
-            raise GradlabError(
-                f"{type(dataset).__name__} has no length or no index, so a run over it cannot "
-                "be resumed where it stopped: give it __len__ and __getitem__(index)."
-            )
-        self.dataset = dataset
-        self.seed = seed
+        self.dataset, self.seed = dataset, seed
+        self._size = size(dataset)
 
     def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
+        return self._size
 
     def __getitem__(self, place: Position) -> Any:
-        epoch, index = place
-        seed_generators(key(self.seed, "example", epoch, index))
-        return self.dataset[index]
+        seed_example(self.seed, place)
+        return self.dataset[place[1]]
+
+    def workers(self, asked: int) -> int:
+        """Give the number of worker processes: as many as are asked for."""
+        return asked
+
+    def plan(self, batch: int, per_epoch: int | None, world: World) -> Batches:
+        """Plan the batches of a run; GradlabError where `per_epoch` says what an epoch is."""
+        if per_epoch:
+            raise GradlabError(
+                "--steps-per-epoch is for training data without an index: here an epoch is a pass "
+                "over all examples. To end the run sooner, take --max-steps."
+            )
+        return Batches(len(self), batch, self.seed, 0, 0, world.rank, world.size)
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint has to hold of the data: nothing, for each place says all."""
+        return {}
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        """Go on from a state, or begin."""
 
 
-def _is_stream(dataset: object) -> bool:
+def is_stream(dataset: object) -> bool:
+    """Tell whether a dataset can't be asked for its size or for an example by its index."""
     # Torch's and Hugging Face's are called so, and have an index that refuses.
     named = any(kind.__name__ == "IterableDataset" for kind in type(dataset).__mro__)
     return named or not all(hasattr(dataset, name) for name in ("__len__", "__getitem__"))
@@ -104,6 +138,7 @@ class Batches:
     Serves a Loader, or a DataLoader of torch's as batch_sampler. An epoch has size // batch
     steps; what is left over differs from epoch to epoch. Of every global batch the process `rank`
     of `world` takes each world-th example, so all together see the same batches as one alone.
+    Unless they are `shuffled`, the examples come as they are counted.
     """
 
     size: int
@@ -113,6 +148,7 @@ class Batches:
     stop: int
     rank: int = 0
     world: int = 1
+    shuffled: bool = True
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.batch > self.size:
@@ -139,6 +175,9 @@ class Batches:
         for step in range(self.start, self.stop):
             epoch, place = divmod(step, self.per_epoch)
             if epoch != known:
-                known, indices = epoch, order(self.seed, epoch, self.size)
+                known, indices = epoch, self._order(epoch)
             batch = indices[place * self.batch : (place + 1) * self.batch]
             yield [(epoch, int(index)) for index in batch[self.rank :: self.world]]
+
+    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return order(self.seed, epoch, self.size) if self.shuffled else np.arange(self.size)

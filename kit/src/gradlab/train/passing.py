@@ -34,6 +34,13 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
+def pickled(value: Any) -> tuple[bytes, list[memoryview]]:
+    """Pickle a value, and give the bytes of its arrays apart."""
+    stream, apart = io.BytesIO(), list[pickle.PickleBuffer]()
+    _Pickler(stream, 5, buffer_callback=apart.append).dump(value)
+    return stream.getvalue(), [buffer.raw() for buffer in apart]
+
+
 class Sender:
     """Sends batches, of which `ahead` may be under way: one more only after one was received.
 
@@ -46,13 +53,11 @@ class Sender:
 
     def send(self, batch: Any) -> None:
         """Send a batch to the process `receiver`; an error before any of it was sent."""
-        stream, apart = io.BytesIO(), list[pickle.PickleBuffer]()
-        _Pickler(stream, 5, buffer_callback=apart.append).dump(batch)
-        pieces = [buffer.raw() for buffer in apart]
+        plain, pieces = pickled(batch)
         sizes = [piece.nbytes for piece in pieces]
         file = next(self._files)
         in_file = sum(sizes) > SMALL and file.write(_padded(pieces))
-        self._pipe.send_bytes(pickle.dumps((stream.getvalue(), sizes, in_file)))
+        self._pipe.send_bytes(pickle.dumps((plain, sizes, in_file)))
         if in_file:
             send_handle(self._pipe, file.handle, self._receiver)
         elif pieces:
