@@ -49,14 +49,13 @@ def measure(
 
     `look` is called before each batch and may raise, to leave it at that.
     """
-    examples = keyed.KeyedDataset(data, 0)
-    size = len(examples)
+    size = keyed.size(data)
     starts = range(0, size, BATCH)
     batches = [[(0, i) for i in range(at, min(at + BATCH, size))] for at in starts]
     # A worker costs more than it gives below some batches.
     workers = min(workers, len(batches) // 8)
     sums, seen = defaultdict[str, float](float), defaultdict[str, list[Any]](list)
-    with learner.evaluating(), learner.load_batches(examples, name, batches, workers) as loaded:
+    with learner.evaluating(), learner.load_batches(data, name, batches, workers) as loaded:
         for number, (places_of, batch) in enumerate(zip(batches, loaded, strict=True)):
             look()
             losses, parts = learner.evaluate(number, batch)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.services.machine import Device
-from gradlab.train import keyed, places, profiles, runs, weightfile
+from gradlab.train import keyed, places, profiles, runs, streams, weightfile
 from gradlab.train.collate import mapped
 from gradlab.train.loader import Loader
 from gradlab.train.torch import autocast, join, loader
@@ -88,7 +88,8 @@ class Learner:
 
     def load_batches(self, data: Any, name: str, batches: Any, workers: int) -> Loader:
         """Give the batches of (epoch, index) that are asked for, on the device."""
-        return loader(data, name, batches, workers, self.world.device, task.collate)
+        source = streams.source(data, seed=0)
+        return loader(source, name, batches, workers, self.world.device, task.collate)
 
     def profiled(self, batches: Iterable[Any], run: runs.Run | None) -> Iterable[Any]:
         """Trace some steps of the first process, if that was asked for."""
