@@ -82,8 +82,7 @@ class Trainer:
         run = self.run
         self.step, state = self.world.share((run.step, run.state) if run else (0, None))
         self.learner.start(self.total, state["learner"] if state else None, self.examples)
-        # Afterwards, for a network may have been shown an example to learn its sizes from.
-        self.examples.start(state.get("data", {}) if state else None)
+        self.examples.start(state.get("data", {}) if state else None)  # lazy networks drew one
         if state:
             self.best, self.unjudged = state["best"], state["unjudged"]
             if not self.unjudged:
