@@ -146,11 +146,9 @@ class Shell:
         """Do what a page says, block by block; what it shows has to be printed."""
         printed, name = "", self.project.name
         for node in page.of("fence"):
-            kind, _, path = node.info.partition(" ")
-            if kind == "python":
-                (self.project / path).write_text(node.content, "utf-8")
-            elif kind == "diff":
-                apply(node.content, self.project)
+            kind = node.info.partition(" ")[0]
+            if kind in ("python", "diff"):
+                edit(node, self.project)
             elif kind == "sh":
                 printed = self.run(node.content).replace(f"{self.project}/", "")
                 printed = printed.replace(str(self.project), name)
@@ -160,8 +158,14 @@ class Shell:
         self.run("python -m ruff check . && python -m ruff format --check .")
 
 
-def apply(diff: str, project: Path) -> None:
-    subprocess.run(["git", "apply"], cwd=project, input=diff, text=True, check=True)
+def edit(block: Node, project: Path) -> None:
+    """Change a project as a block says: it is a whole file, or a diff."""
+    kind, _, path = block.info.partition(" ")
+    if kind == "python":
+        (project / path).write_text(block.content, "utf-8")
+    elif kind == "diff":
+        change = ["git", "apply"]
+        subprocess.run(change, cwd=project, input=block.content, text=True, check=True)
 
 
 def not_printed(shown: str, printed: str) -> str:

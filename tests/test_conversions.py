@@ -6,6 +6,8 @@ import json
 import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from .conftest import TEMPLATE, generate
 from .lab import Lab
-from .pages import CONVERSIONS, Page, Shell
+from .pages import CONVERSIONS, Page, Shell, edit
 
 RESULTS = ("best.safetensors", "model.safetensors", "metrics.jsonl")
 # What the test split is to give: less, or more, would be no learning.
@@ -66,6 +68,13 @@ def test_a_page_says_how_many_lines_change(name: str) -> None:
     said = SAID.search((TEMPLATE / page(name).name).read_text("utf-8"))
     assert said and (int(said[1]), int(said[2])) == (come, go)
     assert name != "regression" or come + go <= MOST
+
+
+def test_a_page_fits_the_project_of_today(name: str, project: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / project.name))
+    for block in page(name).of("fence"):
+        edit(block, copy)
+    subprocess.run([sys.executable, "-m", "ruff", "check", copy], check=True)
 
 
 @pytest.mark.slow

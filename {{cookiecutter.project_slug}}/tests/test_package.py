@@ -45,7 +45,7 @@ def start(tmp_path: Path) -> Start:
 
 def test_data_model_and_task_fit_together(tmp_path: Path) -> None:
     splits, learns = data.datasets(), learner.Learner(config.TrainConfig(device="cpu"))
-    learns.start(1, None)
+    learns.start(1, None, splits.train)
     with learns.load_batches(splits.train, "training", [[(0, 0), (0, 1), (0, 2)]], 0) as batches:
         losses = learns.step(0, next(batches))
     assert all(loss.isfinite() for loss in losses.values())
