@@ -6,10 +6,11 @@ Promises: what only the service can know, such as what a private repository hold
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from ...spec.document import Document
-from ...spec.spec import Spec
+from ...spec.spec import Job, Spec
 from ..registry import Found, rule
 from ..shell import all_texts
 
@@ -60,12 +61,17 @@ def _is_context(text: str) -> bool:
     return len(text) < _LONGEST and _CONTEXT.fullmatch(text) is not None
 
 
+def _given(spec: Spec, name: str, action: str = "") -> Iterator[tuple[Job, str]]:
+    """Give the jobs, of an action if one is named, with the text of one of their parameters."""
+    for job in spec.jobs.values():
+        text = job.parameters.get(name)
+        if isinstance(text, str) and action in ("", job.uses):
+            yield job, text
+
+
 @rule("repository-url", "error", "the url of a checkout is no repository's")
 def repository_url(spec: Spec, document: Document) -> Found:
-    for job in spec.jobs.values():
-        url = job.parameters.get("url")
-        if job.uses != "git-checkout@v1" or not isinstance(url, str):
-            continue
+    for job, url in _given(spec, "url", "git-checkout@v1"):
         if found := _no_repository(url.strip()):
             message = f"`url` of job `{job.name}` is `{_bare(url)}`, {found[0]}"
             yield document.mark("jobs", job.name, "with", "url"), message, found[1]
@@ -114,10 +120,7 @@ def _bare(url: str) -> str:
 
 @rule("s3-url", "error", "the url of a download is no bucket's")
 def s3_url(spec: Spec, document: Document) -> Found:
-    for job in spec.jobs.values():
-        url = job.parameters.get("url")
-        if job.uses != "s3-download@v1" or not isinstance(url, str):
-            continue
+    for job, url in _given(spec, "url", "s3-download@v1"):
         if not re.match(r"s3://[^/]+", url) and not url.startswith(("secret:", "workflow.inputs.")):
             message = f"`url` of job `{job.name}` is `{url}`, which is no bucket's"
             advice = "write `s3://BUCKET/PATH`, and the server, where it is not Amazon's, "
@@ -127,9 +130,8 @@ def s3_url(spec: Spec, document: Document) -> Found:
 
 @rule("image-name", "error", "an image has a name that no registry takes")
 def image_name(spec: Spec, document: Document) -> Found:
-    for job in spec.jobs.values():
-        image = job.parameters.get("image")
-        if not isinstance(image, str) or "${{" in image or _IMAGE.fullmatch(image[:_LONGEST]):
+    for job, image in _given(spec, "image"):
+        if "${{" in image or _IMAGE.fullmatch(image[:_LONGEST]):
             continue
         message = f"`image` of job `{job.name}` is `{image}`, which can't be an image's name"
         advice = "write NAME, NAME:TAG or REGISTRY/NAME:TAG"
