@@ -206,6 +206,22 @@ def test_nothing_is_written_below_a_mount_that_is_gone(
     assert not draft.backend.top.exists()
 
 
+def test_a_copier_says_what_is_tried_again_and_of_its_last_copy_that_it_is_not(
+    draft: Draft, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(final: bool) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("gradlab.store.copier.TRIES", (0.0,))
+    monkeypatch.setattr(draft.copies, "copy", fail)
+    copier = draft.copier()
+    assert not copier.sync()
+    assert "Input/output error. It is tried again." in capsys.readouterr().err
+    assert not copier.flush()
+    said = capsys.readouterr().err
+    assert "Input/output error.\n" in said and "tried again" not in said
+
+
 KILLED = """
 import sys
 from pathlib import Path

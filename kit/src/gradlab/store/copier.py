@@ -94,7 +94,8 @@ class Copier:
                     failure = reason(error)
                     if isinstance(error, OSError) and error.errno in FULL:
                         self._make_room()
-        note(f"! {self.backend} could not be brought up to date: {failure}. It is tried again.")
+        again = "" if self._end.is_set() else " It is tried again."
+        note(f"! {self.backend} could not be brought up to date: {failure}.{again}")
         return False
 
     def _prune(self) -> None:
