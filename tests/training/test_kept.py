@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -318,6 +319,27 @@ def test_a_save_arrives_however_many_there_are_while_it_is_copied(tmp_path: Path
         assert copier.sync()
         assert any(map(is_whole, kept.path("run/checkpoints").glob("*.safetensors")))
     assert copier.flush()
+
+
+def test_a_checkpoint_comes_back_from_slow_storage_without_going_through_memory(
+    tmp_path: Path,
+) -> None:
+    work, kept = tmp_path / "work", SlowMount(tmp_path / "kept")
+    store = checkpoint.Checkpoints(work / "checkpoints")
+    store.folder.mkdir(parents=True)
+    (work / "metrics.jsonl").write_text("")
+    save_now(store, 1, {"weights": torch.arange(8 * 2**20)})  # 64 MiB
+    assert Copier(kept, RunCopies(work, kept, "run")).flush()
+    (saved,) = store.folder.glob("*.safetensors")
+    whole = saved.read_bytes()
+    saved.unlink()
+    tracemalloc.start()
+    RunCopies(work, kept, "run").restore()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert saved.read_bytes() == whole
+    assert len(whole) >= 2**26 and peak < 2**23
+    assert not list(store.folder.glob(".*.tmp"))
 
 
 def test_saving_takes_two_hundredths_of_the_time_all_counted(

@@ -53,6 +53,9 @@ class Backend(Protocol):
     def put(self, key: str, source: Path) -> str:
         """Make a file that holds what a local one does; give its SHA-256."""
 
+    def get(self, key: str, target: Path) -> str:
+        """Make a local file that holds what a file does; give its SHA-256."""
+
     def fetch(self, key: str, target: str, file: File) -> None:
         """Copy a file to a local one, not synced; GradlabError where it is not what it was."""
 

@@ -32,11 +32,16 @@ def is_named_by(name: str, data: bytes) -> bool:
     return file_name(step_of(name), data, suffix=name.rpartition(".")[2]) == name
 
 
+def is_named_by_digest(name: str, whole: str) -> bool:
+    """Tell whether a file's name promises what has this SHA-256."""
+    match = NAMED.fullmatch(name)
+    return match is not None and whole.startswith(match[2])
+
+
 def is_whole(path: Path) -> bool:
     """Tell whether a file has the content that its name promises; OSError if it can't be read."""
-    match = NAMED.fullmatch(path.name)
     try:
-        return match is not None and sha256(path).startswith(match[2])
+        return is_named_by_digest(path.name, sha256(path))
     except FileNotFoundError:
         return False
 

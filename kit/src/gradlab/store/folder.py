@@ -86,6 +86,10 @@ class Folder:
 
         return retry(once)
 
+    def get(self, key: str, target: Path) -> str:
+        """Make a local file that holds what a file does; give its SHA-256."""
+        return transfer.copy_file(self.top / key, target)
+
     def fetch(self, key: str, target: str, file: File) -> None:
         """Copy a file to a local one, not synced; GradlabError where it is not what it was."""
         transfer.copy_checked(f"{self.top}/{key}", target, file)

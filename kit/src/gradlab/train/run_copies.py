@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..base.errors import GradlabError, note
-from ..base.files import names, read_bytes, remove, write_durably
+from ..base.files import names, read_bytes, remove, sync_folder, write_durably
 from ..store.backend import Backend
 from ..store.copies import (
     CHECKPOINT,
@@ -24,9 +24,11 @@ from ..store.copies import (
     candidates,
     file_name,
     is_named_by,
+    is_named_by_digest,
     is_whole,
     step_of,
 )
+from ..store.transfer import copy_file
 from .places import CHECKPOINTS, CHECKSUM, EVENTS, METRICS
 
 HELD = ".held"  # of the folder of checkpoints: what is being copied
@@ -63,8 +65,8 @@ class RunCopies:
         recorded = next(map(step_of, metrics), -1)
         # One without its metrics, which were not uploaded, is the last choice.
         for name in sorted(found, key=lambda n: (step_of(n) <= recorded, n), reverse=True):
-            data = self._read(name)
-            if data is None:
+            beside = self._fetched(name)
+            if beside is None:
                 place = self.backend.where(self._key(name))
                 note(f"! {place} is damaged or not uploaded whole: passed over.")
                 continue
@@ -72,10 +74,24 @@ class RunCopies:
                 # Metrics first: cut off between the two, the next restore would take a checkpoint
                 # that is there for all of it.
                 self._restore_metrics(step_of(name))
-                write_durably(self.work / CHECKPOINTS / name, data)
+                os.replace(beside, beside.with_name(name))
+                sync_folder(beside.parent)
+            remove(beside)
             # The newest of these is known to be whole.
             self._whole = [self._key(other) for other in found if other <= name]
             return
+
+    def _fetched(self, name: str) -> Path | None:
+        """Copy a checkpoint to the fast disk, under a name that is swept; None if it isn't whole.
+
+        Not through memory: a checkpoint may be as large as that.
+        """
+        beside = self.work / CHECKPOINTS / f".{name}.{os.getpid()}.tmp"
+        with suppress(FileNotFoundError):
+            if is_named_by_digest(name, self.backend.get(self._key(name), beside)):
+                return beside
+        remove(beside)
+        return None
 
     def _restore_metrics(self, step: int) -> None:
         # A later copy will do as well: it begins with the same lines. An earlier one lacks some.
@@ -124,7 +140,7 @@ class RunCopies:
         lines = read_bytes(self.work / METRICS)
         self.backend.write(self._key(file_name(step_of(newest.name), lines, suffix=LINES)), lines)
         key = self._key(newest.name)
-        if self.backend.put(key, newest)[:16] != newest.stem[-16:]:
+        if not is_named_by_digest(newest.name, self.backend.put(key, newest)):
             raise OSError(errno.EIO, f"{newest} was changed while it was copied")
         self._whole.insert(0, key)
         remove(newest)
@@ -184,4 +200,4 @@ def _link(source: Path, target: Path) -> None:
     except FileNotFoundError:
         raise
     except OSError:
-        write_durably(target, read_bytes(source))
+        copy_file(source, target)
