@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 ALONE = ("--save-seconds", "0", "--workers", "0")
 # Without dropout and augmentation's luck the losses tell which batches were seen.
 CALM = (*ALONE, "--model.dropout", "0")
+# Each of the processes has gradients and parts of batches, and all have one average.
+LEARNING = ("--clip", "0.5", "--accumulate", "2", "--ema", "0.9")
 
 
 class Together(Lab):
@@ -56,16 +58,19 @@ def losses(lab: Lab) -> np.ndarray:
     return np.array([json.loads(line)["loss"] for line in lines])
 
 
+@pytest.mark.parametrize("options", [(), LEARNING], ids=["defaults", "options of learning"])
 def test_two_processes_resumed_by_two_end_with_the_same_bytes(
-    pair: Together, tmp_path: Path
+    pair: Together, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
+    command = (*ALONE, *options)
     never_cut_off = Together(pair.project, tmp_path / "whole", pair.env)
-    never_cut_off.train(*ALONE)
+    never_cut_off.train(*command)
     # Its processes are started the usual way: each of them is killed itself.
     killed = Together(pair.project, pair.storage)
-    killed.train_until(lambda: after_two_epochs(pair), *ALONE, "--workers", "2")
-    assert "carrying on at step" in pair.train(*ALONE)
-    assert pair.sha() == never_cut_off.sha()
+    killed.train_until(lambda: after_two_epochs(pair), *command, "--workers", "2")
+    assert "carrying on at step" in pair.train(*command)
+    for name in ("model.safetensors", "best.safetensors"):
+        assert pair.sha(file=name) == never_cut_off.sha(file=name)
     assert pair.steps() == list(range(1, STEPS + 1))
 
 
@@ -86,8 +91,11 @@ def test_another_number_of_processes_goes_on_with_the_same_global_batches(
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(pair: Together) -> None:
-    output = pair.run(pair.package, "train", *SMALL, "--batch-size", "33", code=1)
+    command = (pair.package, "train", *SMALL, "--batch-size")
+    output = pair.run(*command, "33", code=1)
     assert "A batch of 33 can't be shared equally by 2 processes" in output
+    output = pair.run(*command, "32", "--accumulate", "32", code=1)
+    assert "A batch of 32 can't be shared equally by 2 processes in 32 parts" in output
 
 
 def test_a_second_run_of_two_processes_is_refused_by_all_of_them(pair: Together) -> None:

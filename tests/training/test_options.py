@@ -20,7 +20,7 @@ MOST = 150  # calls of the file system until a kill: a run takes some more
 EVERY = ["--evaluate-every", "1"]
 OPTIONS = {
     "clip": ["--clip", "0.5"],
-    "accumulate": ["--accumulate", "3"],
+    "accumulate": ["--accumulate", "4"],
     "ema": ["--ema", "0.9", *EVERY],
     "label smoothing": ["--label-smoothing", "0.1"],
     "max steps": ["--max-steps", "11"],
@@ -98,3 +98,13 @@ def test_a_run_that_ends_too_soon_for_a_trace_says_so(forks: Forks, tmp_path: Pa
     longer = lab(forks, tmp_path / "longer")
     done = longer.fork("train", *TINY, "--profile", "--max-steps", "8")
     assert "Of 3 steps:" in done.output and "aten::conv2d" in operators(longer)
+
+
+@pytest.mark.parametrize("parts", [3, 32], ids=["parts of several sizes", "empty parts"])
+def test_parts_that_would_count_unequally_are_refused(
+    forks: Forks, tmp_path: Path, parts: int
+) -> None:
+    done = lab(forks, tmp_path).fork("train", *TINY, "--accumulate", str(parts))
+    assert done.code == 2
+    assert f"A batch of 16 can't be shared in {parts} parts: take a --batch-size" in done.output
+    assert f"{parts} divides, or another --accumulate" in done.output

@@ -40,6 +40,7 @@ class Learner:
         self.config = config
         self.world = join(config.device)
         self.precision = self.world.precision(config.precision)
+        keyed.split(config.batch_size, self.world.size, config.accumulate)
 
     def load(self, saved: Weights, source: object) -> None:
         """Build the network with weights that were saved; GradlabError where they don't fit."""

@@ -131,6 +131,16 @@ def is_stream(dataset: object) -> bool:
     return named or not all(hasattr(dataset, name) for name in ("__len__", "__getitem__"))
 
 
+def split(batch: int, world: int, parts: int = 1) -> None:
+    """Raise GradlabError unless a batch has as many examples for each part of each process."""
+    by = [f"equally by {world} processes"] * (world > 1) + [f"in {parts} parts"] * (parts > 1)
+    if batch % (world * parts):
+        raise GradlabError(
+            f"A batch of {batch} can't be shared {' '.join(by)}: take a --batch-size that "
+            f"{world * parts} divides{', or another --accumulate' * (parts > 1)}."
+        )
+
+
 @dataclass(frozen=True)
 class Batches:
     """The batches of the steps from start to stop, each a list of (epoch, index).
@@ -156,11 +166,7 @@ class Batches:
                 f"A batch of {self.batch} can't be drawn from {self.size} training examples: "
                 f"take --batch-size between 1 and {self.size}."
             )
-        if self.batch % self.world:
-            raise GradlabError(
-                f"A batch of {self.batch} can't be shared equally by {self.world} processes: "
-                f"take a --batch-size that {self.world} divides."
-            )
+        split(self.batch, self.world, 1)
 
     @property
     def per_epoch(self) -> int:

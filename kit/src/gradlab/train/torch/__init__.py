@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parameter import is_lazy
 from torch.utils.data import default_collate
 
 from ...services import machine
@@ -101,7 +102,8 @@ class World:
 
     def place(self, network: Network) -> Network:
         """Move a network to the device, with channels last where tensor cores gain by it."""
-        if self.device.type == "cuda" and torch.cuda.get_device_capability(self.device)[0] >= 7:
+        gains = self.device.type == "cuda" and torch.cuda.get_device_capability(self.device)[0] >= 7
+        if gains and not any(map(is_lazy, network.parameters())):  # those have no form yet
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.to(self.device)
 
