@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gradlab.base.errors import GradlabError
-from gradlab.train.torch.network import evaluating, load_weights, prove, weights
+from gradlab.train.torch.network import Average, evaluating, load_weights, prove, weights
 
 from ..lab import Lab
 
@@ -136,6 +136,32 @@ def test_an_evaluation_leaves_no_trace_though_it_is_cut_short() -> None:
                 raise error
         assert save(weights(network)) == before
         assert [m.training for m in network.modules()] == modes
+
+
+def test_an_average_is_of_all_numbers_once_and_everything_else_is_the_newest() -> None:
+    network = nn.Sequential(Extra({"seen": 0}), nn.Linear(2, 2, bias=False))
+    weight = network[1].weight
+    network[1].part = nn.Parameter(weight.data[:1])  # averaged where it lies, and by itself
+    network[0].register_buffer("mean", torch.zeros(2))
+    network[0].register_buffer("count", torch.tensor(7))
+    network[0].register_buffer("mask", torch.ones(2, dtype=torch.bool))
+    average, expected = Average(network, 0.5, {}), torch.zeros(2, 2)
+    for step in range(1, 5):
+        network[0].value["seen"] = step
+        network[0].count += 1
+        network[0].mask[0] = step < 4
+        for numbers in (weight.data, network[0].mean):
+            numbers.fill_(step)
+        average.update()
+        expected = expected.lerp(weight.data, 0.5 if step > 1 else 1.0)
+    own = save(weights(network))
+    for _ in range(2):
+        with average.taken():
+            assert torch.equal(weight, expected) and torch.equal(network[1].part, expected[:1])
+            assert torch.equal(network[0].mean, expected[0])
+            assert (network[0].count, network[0].mask.tolist()) == (11, [False, True])
+            assert network[0].value == {"seen": 4}
+        assert save(weights(network)) == own
 
 
 def test_a_state_that_is_not_taken_over_is_refused_when_it_is_loaded() -> None:
