@@ -100,7 +100,7 @@ def draw(workers):
     with loader.Loader(keyed.KeyedDataset(Data(), 0), "training", batches, workers) as batches:
         return [batch["x"].tobytes() + batch["y"][0].tobytes() for batch in batches]
 assert draw(0) == draw(2)
-seen = examples.look({"training": keyed.KeyedDataset(Data(), 0)}, 1)
+seen = examples.look({"training": Data()}, 0, 1)
 assert seen["training"]["examples"].shape == (40, 4)
 packed, data, _ = values.Snapshots().take({"a": np.eye(2), "b": (1, None)})
 assert (values.restored(packed, data)["a"] == np.eye(2)).all()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors import safe_open
 
 from ..lab import Lab
 from .cloud import Cloud
@@ -97,12 +98,16 @@ def open_shortened(machine: Machine, repository: Repository, **fields: object) -
 
 def model(storage: Path) -> str:
     """Give the SHA-256 of the model in the newest version of the run's dataset."""
+    return hashlib.sha256(newest(storage).read_bytes()).hexdigest()
+
+
+def newest(storage: Path) -> Path:
+    """Give the model in the newest version of the run's dataset."""
     versions = sorted(
         storage.glob("datasets/my_model-run/v*/manifest.json"),
         key=lambda path: int(re.split("[v-]", path.parent.name)[1]),
     )
-    path = versions[-1].parent / "data/runs/train/model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return versions[-1].parent / "data/runs/train/model.safetensors"
 
 
 def a_save_is_in(cloud: Cloud) -> bool:
@@ -236,6 +241,24 @@ def test_a_run_that_died_in_colab_ends_on_gradient_with_the_same_bytes(
     text = machine.notebook(notebooks / "notebooks/train.ipynb", show_tensorboard=False).run()
     assert re.search(r"carrying on at step [1-9]", text), text
     assert model(storage / "my_model") == expected
+
+
+def test_code_that_was_edited_before_the_next_machine_is_told_and_the_run_goes_on(
+    repository: Repository, small: Path, machines: Machines, cloud: Cloud
+) -> None:
+    machine = machines.colab(cloud, env=ENV)
+    book = open_shortened(machine, repository)
+    book.run(stop=RUN)
+    kill_in_the_run(machine, book, lambda _: a_save_is_in(cloud))
+    machine.die()
+    data = "src/my_model/data.py"
+    repository.commit({data: (small / data).read_text().replace("(-12, 12)", "(-40, 40)")})
+    text = open_shortened(machines.colab(cloud, env=ENV), repository).run()
+    assert "src/my_model/data.py has changed" in text
+    assert re.search(r"goes on from step [1-9]", text), text
+    with safe_open(newest(cloud.files / KEPT), "np") as file:
+        first, second = json.loads(file.metadata()["settings"])["learned_from"]
+    assert first["code"][data[4:]] != second["code"][data[4:]]
 
 
 # Cut off on one machine

@@ -6,14 +6,16 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from safetensors import safe_open
 
 from gradlab.base.errors import GradlabError
 from gradlab.store import source
@@ -23,17 +25,28 @@ from ..lab import Lab
 
 # Two steps' worth: what counts is what comes after.
 SHORT = ["--epochs", "1", "--model.width", "4", "--batch-size", "256", "--workers", "1"]
+LONGER = ["--epochs", "9", *SHORT[2:], "--save-seconds", "0"]
 # Imports torch once, then does each case in a child of its own.
-DRIVER = """
+DRIVER = '''
 import json, os, sys
 import torch, torch._dynamo, torch._inductor, sklearn.datasets, scipy.ndimage, numpy
 import safetensors.torch, matplotlib.pyplot
+def die(kept):
+    """Die as by a kill, once a checkpoint of some steps is there."""
+    import glob, signal, time
+    while not any(int(os.path.basename(path)[:10]) > 2 for path in glob.glob(kept)):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
 for line in sys.stdin:
     case = json.loads(line)
     if not (pid := os.fork()):
         os.chdir(case["folder"])
         sys.path[:0] = [case["folder"] + "/src", case["folder"] + "/kit"]
         os.environ.update(case["env"])
+        if case["dies"]:
+            import threading
+            kept = case["env"]["GRADLAB_STORAGE"] + "/runs/*/checkpoints/0*.safetensors"
+            threading.Thread(target=die, args=(kept,), daemon=True).start()
         log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1); os.dup2(log, 2)
         import runpy
@@ -50,7 +63,7 @@ for line in sys.stdin:
         sys.stdout.flush(); sys.stderr.flush()
         os._exit(code or 0)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
+'''
 
 
 class Edit(NamedTuple):
@@ -162,9 +175,9 @@ class Copies:
             path.write_text(text.replace(edit.old, edit.new) if edit.old else edit.new)
         return root
 
-    def run(self, root: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    def run(self, root: Path, *arguments: str, dies: bool = False, **env: str) -> tuple[int, str]:
         env = {"GRADLAB_STORAGE": str(root / "storage"), **env}
-        case = {"folder": str(root), "arguments": arguments, "env": env}
+        case = {"folder": str(root), "arguments": arguments, "env": env, "dies": dies}
         assert self.driver.stdin and self.driver.stdout
         print(json.dumps(case), file=self.driver.stdin, flush=True)
         code = int(self.driver.stdout.readline())
@@ -172,6 +185,46 @@ class Copies:
 
     def train(self, root: Path, *options: str, **env: str) -> tuple[int, str]:
         return self.run(root, self.lab.package, "train", *SHORT, *options, **env)
+
+    def killed(self, *edits: Edit) -> Path:
+        """Give a copy with a run that was killed after some steps."""
+        root = self.edited(*edits)
+        shutil.rmtree(root / "storage")
+        code, output = self.run(root, self.lab.package, "train", *LONGER, dies=True)
+        assert code == -signal.SIGKILL, output
+        return root
+
+    def carry_on(self, root: Path, *options: str) -> tuple[int, str]:
+        return self.run(root, self.lab.package, "train", *LONGER, *options)
+
+
+def edit(root: Path, *edits: Edit) -> None:
+    """Edit a copy of the project once more."""
+    for file, old, new, _ in edits:
+        path = root / "src" / file.replace("PKG", root_package(root))
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+
+def root_package(root: Path) -> str:
+    return next((root / "src").glob("*/train.py")).parent.name
+
+
+def model(root: Path, run: str = "default") -> dict[str, Any]:
+    """Read the settings that a run's model holds."""
+    with safe_open(root / "storage/runs" / run / "best.safetensors", "np") as file:
+        settings: dict[str, Any] = json.loads(file.metadata()["settings"])
+        return settings
+
+
+def results(root: Path, run: str = "default") -> list[bytes]:
+    names = ("best.safetensors", "model.safetensors", "metrics.jsonl")
+    return [(root / "storage/runs" / run / name).read_bytes() for name in names]
+
+
+def steps(root: Path) -> list[int]:
+    lines = (root / "storage/runs/default/metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +243,134 @@ def copies(project: Path) -> Iterator[Copies]:
         made.driver.wait()
 
 
-def test_a_finished_run_is_not_taken_for_one_of_other_code(copies: Copies) -> None:
+def test_a_run_that_other_code_has_finished_is_trained_anew_and_kept(copies: Copies) -> None:
     root = copies.edited(*(edit for edits in CHANGES.values() for edit in edits))
+    before, trained = results(root), model(root)["learned_from"]
     code, output = copies.train(root)
-    assert code == 2 and "Traceback" not in output, output
+    assert code == 0 and "trained anew" in output and "starting at step 0" in output, output
     for name, edits in CHANGES.items():
         assert edits[0].says.replace("PKG", copies.lab.package) in output, name
-    assert "--name" in output and "--fresh" in output and "--accept-changes" in output
+    assert results(root, "default~") == before and results(root)[0] != before[0]
+    (now,) = model(root)["learned_from"]
+    assert now["after_step"] == 0 and now["code"] != trained[0]["code"]
+    code, output = copies.train(root)
+    assert code == 0 and "finished at step" in output and "changed" not in output, output
+
+
+def test_no_run_is_lost_however_often_the_code_changes(copies: Copies) -> None:
+    root, before = copies.edited(), list[list[bytes]]()
+    for degrees in (30, 35, 40):
+        before.append(results(root))
+        edit(root, Edit("PKG/data.py", "ndimage.affine", f"{degrees} and ndimage.affine"))
+        assert copies.train(root)[0] == 0
+    asides = (root / "storage/runs").glob("default~*")
+    kept = {path.name: (path / "best.safetensors").read_bytes() for path in asides}
+    assert len(kept) == 3 and set(kept.values()) == {each[0] for each in before}
+
+
+@pytest.mark.parametrize("options", [[], ["--accept-changes"]])
+def test_strict_refuses_what_other_code_has_trained(copies: Copies, options: list[str]) -> None:
+    root = copies.edited(AUGMENTATION)
+    before = results(root)
+    code, output = copies.train(root, "--strict", *options)
+    assert code == 2 and "data.py has changed" in output and "--strict" in output, output
+    assert "--name" in output and "--fresh" in output
+    assert results(root) == before and not (root / "storage/runs/default~").exists()
+
+
+def test_an_edited_default_is_no_setting_that_was_given(copies: Copies) -> None:
+    rate = Edit("PKG/config.py", "learning_rate: float = 4e-3", "learning_rate: float = 2e-3")
+    code, output = copies.train(copies.edited(rate))
+    assert code == 0 and "starting at step 0" in output, output
+    assert "the default of learning_rate is 0.002, 0.004 before" in output
+    code, output = copies.train(copies.edited(), "--learning-rate", "2e-3")
+    assert code == 2 and "begun with other settings" in output and "learning_rate" in output
+
+
+RATE = Edit(
+    "PKG/config.py",
+    "learning_rate: float = 4e-3",
+    "learning_rate: float = 2e-3",
+    "the default of learning_rate is 0.002, 0.004 before",
+)
+BEST = Edit("PKG/task.py", '"val_accuracy", "highest"', '"val_loss", "lowest"', "task.py has")
+PIXEL = Edit(
+    "PKG/data.py",
+    "    kinds =",
+    "    images[train[0], 3, 3] += 0.5\n    kinds =",
+    "examples looked at differ",
+)
+
+
+@pytest.mark.parametrize("change", [AUGMENTATION, PIXEL, RATE, BEST])
+def test_a_run_under_way_carries_on_and_its_model_tells_which_code_made_what(
+    copies: Copies, change: Edit
+) -> None:
+    root = copies.killed()
+    edit(root, change)
+    code, output = copies.carry_on(root)
+    assert code == 0 and "Finished" in output, output
+    told = output.index(change.says.replace("PKG", copies.lab.package))
+    assert told < output.index("carrying on at step")
+    settings = model(root)
+    first, second = settings["learned_from"]
+    assert first["after_step"] == 0 and second["after_step"] > 2
+    assert f"goes on from step {second['after_step']}" in output
+    assert first["code"] != second["code"]
+    assert settings["learning_rate"] == 0.004 and settings["best"] == ["val_accuracy", "highest"]
+    assert steps(root) == list(range(1, 37))
+    code, output = copies.carry_on(root)
+    assert code == 0 and "finished at step" in output, output
+    assert len(model(root)["learned_from"]) == 2
+    code, output = copies.run(root, copies.lab.package, "evaluate")
+    assert code == 0 and f"up to step {second['after_step']} by other code" in output, output
+
+
+BLOCK, TAKES = "_block(width, width),", 'state["best"], state["unjudged"]'
+UNFIT = {
+    "optimizer": (Edit("PKG/learner.py", "optim.AdamW(", "optim.SGD("), "another optimizer"),
+    "state": (Edit("PKG/train.py", TAKES, TAKES.replace("best", "good")), "does not fit the code"),
+    "network": (Edit("PKG/model.py", BLOCK, f"{BLOCK} {BLOCK}"), "other weights"),
+    "fewer examples": (Edit("PKG/data.py", "part(train,", "part(train[9:],"), "another order"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_a_run_under_way_that_the_code_no_longer_fits_is_refused_and_kept(
+    copies: Copies, kind: str
+) -> None:
+    change, says = UNFIT[kind]
+    root = copies.killed()
+    kept = sorted((root / "storage/runs/default/checkpoints").glob("0*"))
+    edit(root, change)
+    code, output = copies.carry_on(root)
+    assert code == 2 and says in output and "Traceback" not in output, output
+    assert "--fresh" in output
+    assert sorted((root / "storage/runs/default/checkpoints").glob("0*")) == kept
+    edit(root, Edit(change.file, change.new, change.old))
+    code, output = copies.carry_on(root)
+    assert code == 0 and len(model(root)["learned_from"]) == 1, output
+
+
+def test_code_that_was_put_back_leaves_the_run_as_it_was(copies: Copies) -> None:
+    root = copies.killed()
+    edit(root, AUGMENTATION)
+    assert copies.carry_on(root, "--strict")[0] == 2
+    edit(root, Edit(AUGMENTATION.file, AUGMENTATION.new, AUGMENTATION.old))
+    assert copies.carry_on(root)[0] == 0
+    whole = copies.edited()
+    assert copies.carry_on(whole, "--fresh")[0] == 0
+    assert results(root) == results(whole)
+
+
+def test_a_fresh_run_of_a_workflow_starts_its_trainings_over_once(copies: Copies) -> None:
+    root = copies.edited()
+    for run in ("first", "second"):
+        code, output = copies.train(root, GRADLAB_FRESH=run)
+        assert code == 0 and "starting at step 0" in output, output
+        code, output = copies.train(root, GRADLAB_FRESH=run)
+        assert code == 0 and "finished at step" in output, output
+    assert "finished at step" in copies.train(root)[1]
 
 
 def test_edits_that_cannot_alter_the_result_are_no_other_code(copies: Copies) -> None:
@@ -230,7 +404,7 @@ def test_a_run_is_not_taken_for_one_of_other_data(
     copies: Copies, reader: Path, change: str
 ) -> None:
     (reader / "change.txt").write_text(change)
-    code, output = copies.train(reader, "--name", "a")
+    code, output = copies.train(reader, "--name", "a", "--strict")
     assert code == 2 and DATA[change] in output, output
 
 
@@ -243,6 +417,39 @@ def test_rounding_as_of_another_processor_is_no_other_data(
     assert code == 0 and "finished at step" in output, output
 
 
+def test_a_run_that_other_data_have_finished_is_trained_anew(copies: Copies) -> None:
+    root = copies.edited(READS)
+    for change in ("", *DATA):
+        (root / "change.txt").write_text(change)
+        code, output = copies.train(root, "--name", "a")
+        assert code == 0 and "starting at step 0" in output, output
+        assert not change or DATA[change] in output
+
+
+def test_another_version_of_a_dataset_is_other_data_whatever_examples_show(copies: Copies) -> None:
+    imports = "from gradlab.train import inputs\n\nLABELS"
+    factor = '(inputs.folder("factor") / "value").read_text()'
+    root = copies.edited(
+        Edit("PKG/data.py", "\nLABELS", f"\n{imports}"),
+        Edit("PKG/data.py", "data.images / 16", f"data.images / 16 * float({factor})"),
+    )
+    code, output = copies.train(root, "--name", "a")
+    assert code == 2 and "gradlab datasets add factor FOLDER" in output, output
+    for value in ("1.0", "1.00"):
+        (root / "added").mkdir(exist_ok=True)
+        (root / "added/value").write_text(value)
+        assert copies.run(root, "gradlab", "datasets", "add", "factor", "added")[0] == 0
+        code, output = copies.train(root, "--name", "a")
+        assert code == 0 and "starting at step 0" in output, output
+        assert ("the dataset factor is another one" in output) == (value == "1.00"), output
+    assert len(model(root, "a")["learned_from"][0]["data"]) == 1
+    (root / "inputs").mkdir()
+    shutil.copytree(root / "added", root / "inputs/factor")
+    told = {"GRADLAB_INPUTS": str(root / "inputs"), "GRADLAB_DATA": '{"factor": "abc"}'}
+    code, output = copies.train(root, "--name", "a", "--strict", **told)
+    assert code == 2 and "the dataset factor is another one" in output, output
+
+
 def test_examples_that_differ_each_time_stop_nothing(copies: Copies) -> None:
     image = "image = np.float32(np.random.default_rng().normal()) + self.images"
     root = copies.edited(Edit("PKG/data.py", "image = self.images", image))
@@ -251,10 +458,12 @@ def test_examples_that_differ_each_time_stop_nothing(copies: Copies) -> None:
     assert code == 0 and "finished at step" in output, output
 
 
-def test_a_run_goes_on_with_changed_code_where_that_is_accepted(copies: Copies) -> None:
+def test_a_finished_run_is_taken_as_it_is_where_that_is_asked_for(copies: Copies) -> None:
     root = copies.edited(MODEL)
+    before = results(root)
     code, output = copies.train(root, "--accept-changes")
-    assert code == 0 and "model.py has changed" in output and "as asked for" in output
+    assert code == 0 and "model.py has changed" in output and "finished at step" in output
+    assert results(root) == before and "damaged" not in output
     code, output = copies.train(root, "--fresh")
     assert code == 0 and "starting at step 0" in output
     code, output = copies.train(root)
@@ -279,11 +488,17 @@ def test_a_model_is_judged_after_the_rest_has_changed_and_that_is_told(copies: C
 
 def test_the_ways_on_are_those_of_the_workflow_in_a_job(copies: Copies) -> None:
     root = copies.edited(AUGMENTATION)
-    code, output = copies.train(root, GRADLAB_WORKFLOW="train")
+    place = ".gradient/workflows/train.yaml:31 (job train)"
+    job = {"GRADLAB_WORKFLOW": "train", "GRADLAB_JOB_AT": place}
+    code, output = copies.train(root, "--strict", **job)
     assert code == 2
-    assert "another RUN (or --name) in .gradient/workflows/train.yaml" in output
+    assert f"another RUN (or --name) in {place}" in output
     assert "gradlab run train --fresh" in output
-    assert "gradlab run train --accept-changes" in output
+    code, output = copies.train(root, "--batch-size", "100000", "--name", "b", **job)
+    assert code == 2 and "--batch-size" in output
+    assert f"Its options are given in {place}." in output
+    code, output = copies.train(root, **job)
+    assert code == 0 and "gradlab run train --accept-changes" in output
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -10,9 +10,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,21 @@ STATE: dict[str, Any] = {
     "optimizer": {0: {"step": torch.tensor(3.0), "betas": (0.9, 0.999)}, "groups": [[0], []]},
     "nothing": torch.empty(0, 3),
 }
-OPTIONS = SimpleNamespace(name="name", fresh=False, save_seconds=0.0, accept_changes=False)
+
+
+@dataclass
+class Options:
+    """What a run is opened by."""
+
+    name: str = "name"
+    fresh: bool = False
+    strict: bool = False
+    save_seconds: float = 0.0
+    seed: int = 0
+    accept_changes: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        return {}
 
 
 def save_now(store: Checkpoints, step: int, state: dict[str, Any]) -> Path:
@@ -100,14 +113,15 @@ def test_the_best_model_is_written_with_the_save_after_one_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADLAB_STORAGE", str(tmp_path))
-    run = runs.open_run("project", OPTIONS, {})
+    (tmp_path / "src/project").mkdir(parents=True)
+    run = runs.open_run(Options(), {}, tmp_path / "src/project")
     run.write_later("best.safetensors", lambda: b"best")
     with monkeypatch.context() as patch:
         huge = replace(TENSORS, copied=lambda *_: torch.empty(1 << 60))
         patch.setitem(FRAMEWORK.arrays, "taken", huge)
-        run.save(1, STATE)
+        run.save(1, {**STATE, "unjudged": []}, last=False)
         assert run.wait() == 0
-    run.save(2, STATE)
+    run.save(2, {**STATE, "unjudged": []}, last=False)
     assert run.wait() == 2
     assert (run.work / "best.safetensors").read_bytes() == b"best"
 

@@ -332,12 +332,12 @@ def breakable(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose data does what the variable BAD says, and that judges with workers, too."""
     copy = tmp_path_factory.mktemp("breakable") / project.name
     shutil.copytree(project, copy)
-    data, evaluate = (copy / "src" / project.name / name for name in ("data.py", "evaluate.py"))
+    data, task = (copy / "src" / project.name / name for name in ("data.py", "task.py"))
     text, line = data.read_text(), "        image = self.images[index]\n"
     assert line in text
     bad = "        import os, signal\n        exec(os.environ.get('BAD', ''))\n"
     data.write_text(text.replace(line, bad + line))
-    evaluate.write_text(evaluate.read_text().replace("BATCH = 256", "BATCH = 16"))
+    task.write_text(task.read_text().replace("BATCH = 256", "BATCH = 16"))
     return copy
 
 

@@ -64,8 +64,8 @@ def slowed_project(project: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         call = f"{indent}from .pause import pause\n{indent}pause('{pause}')\n"
         assert before in path.read_text()
         path.write_text(path.read_text().replace(before, call + before))
-    evaluate = source / "evaluate.py"
-    evaluate.write_text(evaluate.read_text().replace("BATCH = 256", "BATCH = 64"))
+    task = source / "task.py"
+    task.write_text(task.read_text().replace("BATCH = 256", "BATCH = 64"))
     return copy
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from .conftest import Project
@@ -74,8 +77,35 @@ def test_fresh_finds_what_was_added_by_hand(project: Project) -> None:
     assert lines(project) == [3, 4, 4, 5]
 
 
+def test_a_job_is_told_what_data_it_reads_but_not_what_it_goes_on_with(project: Project) -> None:
+    text = COUNTS.replace("FROM", OWN).replace("STOP", "/nowhere/stop")
+    project.workflow(text.replace("echo line", "env | grep GRADLAB_DATA; echo line"))
+    run(project)
+    output = run(project)
+    (digest,) = {
+        json.loads(path.with_name("manifest.json").read_text())["sha256"]
+        for path in [project.versions("log")[0] / "data"]
+    }
+    assert f'[reads] GRADLAB_DATA={{"log": "{digest}"}}\n' in output
+    assert "[count] GRADLAB_DATA={}\n" in output
+
+
+def test_a_fresh_run_tells_its_jobs_so_however_often_it_is_cut_off(project: Project) -> None:
+    stop = project.root / "stop"
+    project.workflow(COUNTS.replace("FROM", OWN).replace("STOP", str(stop)))
+    assert "GRADLAB_FRESH" not in run(project)
+    stop.touch()
+    first = re.search(r"GRADLAB_FRESH=(\w+)", run(project, "--fresh", code=1))
+    stop.unlink()
+    project.workflow(COUNTS.replace("FROM", OWN).replace("STOP", str(stop)).replace("wc -l", "cat"))
+    again = re.search(r"GRADLAB_FRESH=(\w+)", run(project))
+    assert first and again and first[1] == again[1]
+    assert "GRADLAB_FRESH" not in run(project)
+
+
 def test_a_job_is_told_its_workflow_and_what_is_accepted(project: Project) -> None:
     project.workflow(COUNTS.replace("FROM", OWN).replace("STOP", "/nowhere/stop"))
     output = run(project)
     assert "[reads] GRADLAB_WORKFLOW=train\n" in output and "GRADLAB_ACCEPT" not in output
+    assert "[reads] GRADLAB_JOB_AT=.gradient/workflows/train.yaml:16 (job reads)\n" in output
     assert "[reads] GRADLAB_ACCEPT_CHANGES=1\n" in run(project, "--accept-changes")

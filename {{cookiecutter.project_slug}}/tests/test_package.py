@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from gradlab.train import keyed
+from gradlab.services import session
+from gradlab.train import keyed, measures
 from gradlab.train.collate import mapped
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +25,6 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 config = import_module(f"{PACKAGE}.config")
 data = import_module(f"{PACKAGE}.data")
-evaluate = import_module(f"{PACKAGE}.evaluate")
 learner = import_module(f"{PACKAGE}.learner")
 task = import_module(f"{PACKAGE}.task")
 SHORT = ["--max-steps", "60", "--batch-size", "8", "--save-seconds", "0", "--workers", "1"]
@@ -33,6 +33,9 @@ SHORT = ["--max-steps", "60", "--batch-size", "8", "--save-seconds", "0", "--wor
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """Start a command of the package, which keeps everything in the test's own folder."""
+    kept = session.storage(PACKAGE).path / "datasets"
+    if kept.is_dir():  # which the data may be read from
+        (tmp_path / "datasets").symlink_to(kept)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "GRADLAB_STORAGE": str(tmp_path)}
 
     def run(*arguments: str) -> subprocess.Popen[str]:
@@ -49,7 +52,7 @@ def test_data_model_and_task_fit_together(tmp_path: Path) -> None:
     with learns.load_batches(splits.train, "training", [[(0, 0), (0, 1), (0, 2)]], 0) as batches:
         losses = learns.step(0, next(batches))
     assert all(loss.isfinite() for loss in losses.values())
-    values, seen = evaluate.measure(learns, splits.test, "test")
+    values, seen = measures.measure(learns, splits.test, "test", task)
     assert task.BEST[0].removeprefix("val_") in values
     assert task.draw(seen, tmp_path).is_file()
 

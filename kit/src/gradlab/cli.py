@@ -44,7 +44,8 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
     except GradlabError as error:
         # Under torchrun processes mostly fail alike: one message is enough.
         if error.own or os.environ.get("RANK", "0") == "0":
-            note(f"{program}: {error}")
+            where = session.place_of_options(str(error))
+            note(f"{program}: {error}" + f"\n{where}" * bool(where))
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

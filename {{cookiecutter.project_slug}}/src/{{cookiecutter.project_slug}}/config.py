@@ -33,7 +33,9 @@ class TrainConfig:
     fresh: bool = field(default=False, metadata=FREE)
     """Start this run over; the earlier one is kept beside it."""
     accept_changes: bool = field(default=False, metadata=FREE)
-    """Carry on although the code or the data have changed, where that can't alter the result."""
+    """Take a finished run as it is, although the code or the data have changed since."""
+    strict: bool = field(default=False, metadata=FREE)
+    """Refuse to go on where the code or the data have changed."""
     max_minutes: float | None = field(default=None, metadata=FREE)
     """Save and stop after this time; the same command carries on."""
     workers: int | None = field(default=None, metadata=FREE)

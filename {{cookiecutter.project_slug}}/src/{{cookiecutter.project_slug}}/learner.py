@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.services.machine import Device
-from gradlab.train import keyed, places, profiles, runs, streams, weightfile
+from gradlab.train import keyed, places, profiles, provenance, runs, streams, weightfile
 from gradlab.train.collate import mapped
 from gradlab.train.loader import Loader
 from gradlab.train.torch import autocast, join, loader
 from gradlab.train.torch.network import Average, evaluating, infer, load_weights, prove, weights
+from gradlab.train.weights import load_optimizer
 
 from . import task
 from .config import ModelConfig, TrainConfig
@@ -39,17 +40,18 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.world = join(config.device)
-        self.precision = self.world.precision(config.precision)
         keyed.split(config.batch_size, self.world.size, config.accumulate)
 
     def load(self, saved: Weights, source: object) -> None:
         """Build the network with weights that were saved; GradlabError where they don't fit."""
+        self.precision = self.world.precision(self.config.precision)
         self.network = self.world.place(build(self.config.model))
         load_weights(self.network, saved, source)
 
     def start(self, total: int, state: dict[str, Any] | None, data: Any = None) -> None:
         """Build all afresh from the seed, or as a checkpoint has it, for so many steps in all."""
         config, self.total = self.config, total
+        self.precision = self.world.precision(config.precision)
         keyed.seed_generators(keyed.key(config.seed, "weights"))
         self.network = self.world.place(build(config.model))
         first = partial(self.load_batches, data, "training", [[(0, 0)]], 0)
@@ -65,7 +67,7 @@ class Learner:
         if config.ema is not None:
             self.average = Average(self.network, config.ema, state["average"] if state else {})
         if state:
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         self.model = self._shared(self.network)
 
@@ -214,7 +216,7 @@ def load_best(
     path = places.find(project, name, "best.safetensors", advice)
     again = f"To write it anew from the newest checkpoint: python -m {project} train --name {name}"
     saved, settings = weightfile.unpack(path, again, load)
-    runs.compare_code(settings, Path(__file__).parent, path, accept)
+    provenance.compare_model(settings, Path(__file__).parent, path, accept)
     model = ModelConfig(**settings["model"])
     learner = Learner(TrainConfig(model=model, device=device, precision="fp32"))
     learner.load(saved, path)

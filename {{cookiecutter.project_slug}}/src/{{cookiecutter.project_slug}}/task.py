@@ -23,6 +23,7 @@ from .data import LABELS
 BEST = ("val_accuracy", "highest")
 """Which measure of the validation split decides what weights are kept: the highest or lowest."""
 
+BATCH = 256  # examples that are evaluated at once
 Seen = dict[str, np.ndarray[Any, Any]]
 # Puts a batch together, a list of what the dataset gives; for examples of unequal size, pad here.
 collate = default_collate

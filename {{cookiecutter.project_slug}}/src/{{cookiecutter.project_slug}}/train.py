@@ -9,21 +9,18 @@ few seconds a checkpoint keeps all that it takes to go on, and to end as if noth
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from gradlab.base import signals
 from gradlab.services import machine, session
-from gradlab.store import source
-from gradlab.train import devices, examples, keyed, measures, runs, streams
+from gradlab.train import devices, measures, provenance, runs, streams
 from gradlab.train.loader import LoaderError
 from gradlab.train.pace import Pace
 
 from . import task
 from .config import TrainConfig
 from .data import Splits, datasets
-from .evaluate import PROJECT, measure
 from .learner import Learner, Lines, Losses, Values
 
 
@@ -31,9 +28,7 @@ def train(config: TrainConfig) -> int:
     """Start the run, carry it on, or say that it is finished; give the exit code."""
     trainer = Trainer(config)
     with trainer.world.kept():
-        code = trainer.run_to_end(datasets())
-        trainer.learner.close()
-        return code
+        return trainer.run_to_end(datasets())
 
 
 class Trainer:
@@ -50,9 +45,8 @@ class Trainer:
 
     def run_to_end(self, data: Splits) -> int:
         """Train from where the run stands to its end or the session's; give the exit code."""
-        config, self.data = self.config, data
-        self.examples = streams.source(data.train, config.seed)
-        self.plan = self.examples.plan(config.batch_size, config.steps_per_epoch, self.world)
+        self.data = data
+        self._plan()
         self.run = devices.in_first(self.world, self._open)
         self._take_up()
         try:
@@ -65,34 +59,41 @@ class Trainer:
                 self._record(self.run, self._lines(), None, stop=True)
             raise
         devices.in_first(self.world, self._part)
+        self.learner.close()
         return self.pace.exit_code()
 
+    def _plan(self) -> None:
+        """Lay out the steps of the run, by its settings."""
+        config = self.config
+        self.examples = streams.source(self.data.train, config.seed)
+        self.plan = self.examples.plan(config.batch_size, config.steps_per_epoch, self.world)
+        self.per_epoch, self.total = self.plan.per_epoch, config.steps(self.plan.per_epoch)
+
     def _open(self) -> runs.Run:
-        """Open the run, which refuses to go on by other settings, code or data than it began by."""
-        config, validation = self.config, keyed.KeyedDataset(self.data.validation, self.config.seed)
-        splits = {"training": self.examples, "validation": validation}
-        count = {"training_examples": self.plan.size, "best": list(task.BEST)}
-        settings = {**config.settings(), **count, "code": source.code(Path(__file__).parent)}
-        return runs.open_run(PROJECT, config, settings, examples.look(splits, self.workers))
+        """Open the run, which keeps the settings that it began with, and says what has changed."""
+        splits = {"training": self.examples, "validation": self.data.validation}
+        told = {"training_examples": self.plan.size, "best": list(task.BEST)}
+        return runs.open_run(self.config, told, Path(__file__).parent, splits, self.workers)
 
     def _take_up(self) -> None:
         """Begin anew, or where the newest checkpoint is."""
-        self.per_epoch = self.plan.per_epoch
-        self.total = self.config.steps(self.per_epoch)
         run = self.run
-        self.step, state = self.world.share((run.step, run.state) if run else (0, None))
-        self.learner.start(self.total, state["learner"] if state else None, self.examples)
-        self.examples.start(state.get("data", {}) if state else None)  # lazy networks drew one
-        if state:
-            self.best, self.unjudged = state["best"], state["unjudged"]
-            if not self.unjudged:
-                self._end_early()
+        self.step, state, settings, changed = self.world.share(run.taken_up() if run else runs.NEW)
+        provenance.adopt(self.config, settings)
+        self._plan()
+        with provenance.fitting(changed):
+            self.learner.start(self.total, state["learner"] if state else None, self.examples)
+            self.examples.start(state.get("data", {}) if state else None)  # lazy networks drew one
+            if state:
+                self.best, self.unjudged = state["best"], state["unjudged"]
+        if state and not self.unjudged:
+            self._end_early()
         if run:
             run.announce(self.total, self.learner.where(), self.examples.workers(self.workers))
 
     def _learn(self) -> None:
         """Take one step after the other, until the run is over or has to stop."""
-        batches = replace(self.plan, start=self.step, stop=self.total)
+        batches = self.plan.between(self.step, self.total)
         workers = self.examples.workers(self.workers) if self.step < self.total else 0
         with self.learner.load_batches(self.examples, "training", batches, workers) as loaded:
             for batch in self.learner.profiled(loaded, self.run):
@@ -107,7 +108,7 @@ class Trainer:
         evaluate = self._evaluation_is_due()
         if not self.pace.is_due(evaluate):
             return False
-        values = self._evaluate() if self.run and evaluate and not self.pace.asked else None
+        values = self._evaluate(self.run) if self.run and evaluate and not self.pace.asked else None
         lines, run = self._lines(), self.run
         return self.pace.agree(bool(run and self._record(run, lines, values, self.pace.is_over())))
 
@@ -115,17 +116,17 @@ class Trainer:
         every = self.config.evaluate_every * self.per_epoch
         return self.step % every == 0 or self.step == self.total
 
-    def _evaluate(self) -> Values | None:
+    def _evaluate(self, run: runs.Run) -> Values | None:
         """Measure the validation split, and keep the best weights; None where a signal came."""
         data, look = self.data.validation, self.stop.check
         try:
-            found, _ = measure(self.learner, data, "validation", self.workers, look)
+            found, _ = measures.measure(self.learner, data, "validation", task, self.workers, look)
         except signals.Interrupted:
             return None
         values = {f"val_{name}": value for name, value in found.items()}
-        if measures.is_better(values, self.best["value"], task.BEST):
-            value, weights = values[task.BEST[0]], self.learner.weights()
-            self.best = {"value": value, "step": self.step, "weights": weights}
+        if measures.is_better(values, self.best["value"], run.best):
+            self.best = {"value": values[run.best[0]], "step": self.step}
+            self.best["weights"] = self.learner.weights()
         self._end_early()
         return values
 
@@ -165,7 +166,7 @@ class Trainer:
     def _save(self, run: runs.Run) -> None:
         learner, data = self.learner.state(), self.examples.state()
         state = {"learner": learner, "data": data, "best": self.best, "unjudged": self.unjudged}
-        run.save(self.step, {**state, "where": self.learner.where()})
+        run.save(self.step, {**state, "where": self.learner.where()}, self.step == self.total)
 
     def _part(self) -> None:
         """Leave the results, or what it takes to carry on."""
@@ -176,5 +177,4 @@ class Trainer:
             run.stop(self.step, self.total)
             return
         files = self.learner.files(self.best["weights"], run.settings)
-        epoch = (self.best["step"] - 1) // self.per_epoch + 1
-        run.finish(self.step, files, f"{task.BEST[0]} {self.best['value']:.4g} in epoch {epoch}")
+        run.finish(self.step, files, self.best, self.per_epoch)

@@ -37,6 +37,7 @@ def whole(
         record = Record(place.backend, place.record)
     else:
         record = _resumed(last, console) if last else Record(place.backend, place.record)
+    record.run.fresh = record.run.fresh or fresh
     before = place.workflow if fresh else None
     look_up(selected, record.run, sources, place.datasets, console, before)
     if not dry:
@@ -71,6 +72,7 @@ def join(
     if last and ended:
         _refuse_while_others(sources, place, dry, whole=fresh)
     record = _resumed(last, console) if last and not ended else Record(place.backend, place.record)
+    record.run.fresh = record.run.fresh or fresh
     before = place.workflow if fresh else None
     look_up([*needed, job], record.run, sources, place.datasets, console, before)
     for other in needed:
@@ -141,7 +143,7 @@ def _stands(jobs: Sequence[Job], last: Record, sources: Sources, place: Place) -
     )
     try:
         look_up_others(jobs, run, sources, place.datasets)
-        return all(stands(job, sources, replace(last, run=run), place.datasets) for job in jobs)
+        return all(stands(job, sources, replace(last, run=run), place) for job in jobs)
     except (KeyError, NoVersion):
         return False
 

@@ -11,7 +11,6 @@ down, `settle` does it, and may be killed and repeated at any moment with the sa
 from __future__ import annotations
 
 import stat
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -36,19 +35,12 @@ LONGEST_STRING = 1 << 16  # bytes
 
 
 def commit(
-    job: Job,
-    contents: Mapping[str, Content],
-    fingerprint: str,
-    began: float,
-    record: Record,
-    place: Place,
-    log: JobLog,
+    job: Job, state: JobState, record: Record, place: Place, log: JobLog
 ) -> dict[str, Content]:
     """Put the outputs that were collected in their places; give them with their final versions."""
-    state = JobState("committing", fingerprint, dict(contents), time.monotonic() - began)
     record.put(job.name, state)
     with log.busy("keeping its outputs"):
-        settled = settle(job.name, contents, place) or dict(contents)
+        settled = settle(job.name, state.contents, place) or state.contents
     _succeeded(job.name, replace(state, contents=settled), record, place, log.console)
     return settled
 

@@ -18,10 +18,11 @@ from ..spec.spec import Job, Port
 from ..store import belongings, models, tree
 from ..store.datasets import Datasets
 from ..store.versions import NoVersion
+from . import reads
 from .actions import checkout
-from .pins import own_dataset
+from .pins import own_dataset, writes
 from .place import Place
-from .record import Content, JobState, Record
+from .record import BEGUN, Content, JobState, Record
 from .sources import Sources
 
 
@@ -43,9 +44,32 @@ def input_of(port: Port, job: Job, sources: Sources, record: Record) -> Content:
     return Content(port.type, port.value or "")
 
 
-def identities_of(inputs: Mapping[str, Content], store: Datasets) -> dict[str, str]:
-    """Say what is the same exactly if two inputs hold the same."""
-    return {name: _identity(content, store) for name, content in inputs.items()}
+def identities_of(
+    job: Job, inputs: Mapping[str, Content], sources: Sources, record: Record, place: Place
+) -> dict[str, str]:
+    """Say what is the same exactly if two inputs are, of code if what the job reads of it is."""
+    found = {name: _identity(content, place.datasets) for name, content in inputs.items()}
+    part, before = reads.part(job, sources.spec), record.jobs.get(job.name, BEGUN).reads
+    for name in reads.code(job, sources.spec) if part else ():
+        volume = place.volume(*(job.inputs[name].source or ("", "")))
+        # The volumes of a run that has finished are gone.
+        known = before.get(inputs[name].value, found[name])
+        found[name] = part.digest(volume) if part and folders.is_folder(volume) else known
+    return found
+
+
+def data_of(
+    job: Job, inputs: Mapping[str, Content], sources: Sources, store: Datasets
+) -> dict[str, str]:
+    """Give the SHA-256 of each input that holds data, but of what the job itself goes on with."""
+    found = {}
+    for name in sorted(inputs.keys() - reads.code(job, sources.spec)):
+        content, reference = inputs[name], sources.reference(job.inputs[name])
+        if content.type == "dataset" and content.value and not writes(job, reference):
+            found[name] = store.find(content.value, whole=False).tree.digest
+        elif content.type == "volume":
+            found[name] = content.value
+    return found
 
 
 def fingerprint(job: Job, identities: Mapping[str, str], sources: Sources, run: str) -> str:
@@ -58,22 +82,17 @@ def fingerprint(job: Job, identities: Mapping[str, str], sources: Sources, run: 
     return _digest(parts)
 
 
-def key(
-    job: Job,
-    inputs: Mapping[str, Content],
-    identities: Mapping[str, str],
-    sources: Sources,
-    place: Place,
-) -> belongings.Key:
+def key(job: Job, identities: Mapping[str, str], sources: Sources, place: Place) -> belongings.Key:
     """Give what two runs of a job share exactly if one can go on with what the other left.
 
     A secret says who asks, not for what: another value is no other job.
     """
-    found = {"its text": _digest([job.uses, job.parameters, job.env, _declared(job)])}
-    for name, content in inputs.items():
-        source = job.inputs[name].source or ("", "")
-        code = content.type == "volume" and sources.spec.jobs[source[0]].uses == checkout.NAME
-        identity = belongings.code_key(place.volume(*source)) if code else identities[name]
+    part, code = reads.part(job, sources.spec), reads.code(job, sources.spec)
+    found = {belongings.TEXT: _digest([job.uses, job.parameters, job.env, _declared(job)])}
+    for name, identity in identities.items():
+        if name in code:
+            volume = place.volume(*(job.inputs[name].source or ("", "")))
+            identity = belongings.code_key(volume, part.holds if part else None)
         found[f"input {name!r}"] = _digest(identity)
     return found
 
@@ -82,7 +101,8 @@ def done(job: Job, sources: Sources, record: Record, place: Place) -> bool:
     """Tell whether what a job did earlier in this run still holds and is still there."""
     if job.name not in record.jobs:
         return False
-    identities = identities_of(inputs_of(job, sources, record), place.datasets)
+    inputs = inputs_of(job, sources, record)
+    identities = identities_of(job, inputs, sources, record, place)
     return (
         reusable(job, fingerprint(job, identities, sources, record.run.id), record, place)
         is not None
@@ -98,15 +118,16 @@ def reusable(job: Job, fingerprint: str, record: Record, place: Place) -> JobSta
     return state if there else None
 
 
-def stands(job: Job, sources: Sources, record: Record, store: Datasets) -> bool:
+def stands(job: Job, sources: Sources, record: Record, place: Place) -> bool:
     """Tell whether what a job did in a run that has finished still holds; its volumes are gone."""
     state = record.jobs.get(job.name)
     if not state:
         return False
-    identities = identities_of(inputs_of(job, sources, record), store)
+    inputs = inputs_of(job, sources, record)
+    identities = identities_of(job, inputs, sources, record, place)
     if state.fingerprint != fingerprint(job, identities, sources, record.run.id):
         return False
-    return all(map(store.exists, state.versions()))
+    return all(map(place.datasets.exists, state.versions()))
 
 
 def _is_there(job: Job, name: str, content: Content, place: Place) -> bool:

@@ -5,6 +5,7 @@ Promises: what fails is this job alone.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,14 +15,15 @@ from ..base import folders, processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..engines.protocol import Engine
-from ..spec.spec import Job
+from ..spec.spec import FOLDER, Job
 from .commit import collect, commit, recover, remark
-from .decide import fingerprint, identities_of, inputs_of, key, reusable
+from .decide import data_of, fingerprint, identities_of, inputs_of, key, reusable
 from .execute import execute
 from .logs import Console, JobLog
 from .place import Place
 from .prepare import PATIENCE, kept, prepare
-from .record import BEGUN, Content, Record
+from .reads import code
+from .record import BEGUN, Content, JobState, Record
 from .sources import Sources
 
 
@@ -62,23 +64,50 @@ def do(
             record.reload(job.name)  # another process may have done it
             recover(job.name, record, place, console)
             run, inputs = record.run.id, inputs_of(job, sources, record)
-            identities = identities_of(inputs, place.datasets)
+            identities = identities_of(job, inputs, sources, record, place)
             mark = fingerprint(job, identities, sources, run)
+            parts = {inputs[name].value: identities[name] for name in code(job, sources.spec)}
             if state := reusable(job, mark, record, place):
+                if state.reads != parts:  # of another checkout it reads the same
+                    record.put(job.name, replace(state, reads=parts))
                 console.line(f"[{job.name}] reused: neither it nor what it reads has changed")
                 return Result("reused", state.seconds, state.contents)
             _forget(job.name, mark, record, place, log)
-            whose = key(job, inputs, identities, sources, place)
+            whose = key(job, identities, sources, place)
+            told = _told(job, inputs, sources, record, place, accept)
             with kept(job, whose, run, place, accept, log, stop):
-                prepared = prepare(job, inputs, secrets, place, engine.read_only, accept, log)
+                prepared = prepare(job, inputs, told, secrets, place, engine.read_only, log)
                 execute(prepared, sources, run, place, engine, log, stop)
                 contents = _collected(job, secrets, run, place, log)
-            settled = commit(job, contents, mark, began, record, place, log)
+            state = JobState("committing", mark, contents, time.monotonic() - began, parts)
+            settled = commit(job, state, record, place, log)
             return Result("ran", time.monotonic() - began, settled)
     except Failed as failed:
         return replace(failed.result, seconds=time.monotonic() - began)
     except Exception as error:
         return Result(_ending(stop), time.monotonic() - began, message=_said(error))
+
+
+def _told(
+    job: Job,
+    inputs: Mapping[str, Content],
+    sources: Sources,
+    record: Record,
+    place: Place,
+    accept: bool,
+) -> dict[str, str]:
+    """Give what a job's environment tells it of the run."""
+    data = data_of(job, inputs, sources, place.datasets)
+    told = {
+        "GRADLAB_WORKFLOW": place.workflow,
+        "GRADLAB_JOB_AT": f"{FOLDER / sources.spec.path.name}:{job.mark.line} (job {job.name})",
+        "GRADLAB_DATA": json.dumps(data),
+    }
+    if accept:
+        told["GRADLAB_ACCEPT_CHANGES"] = "1"
+    if record.run.fresh:
+        told["GRADLAB_FRESH"] = record.run.id
+    return told
 
 
 class Failed(Exception):

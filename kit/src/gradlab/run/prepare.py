@@ -49,13 +49,16 @@ class Prepared:
 def prepare(
     job: Job,
     contents: Mapping[str, Content],
+    told: Mapping[str, str],
     secrets: Mapping[str, str],
     place: Place,
     read_only: bool,
-    accept: bool,
     log: JobLog,
 ) -> Prepared:
-    """Lay out a job's folder and its inputs, `read_only` where the job can't write to these."""
+    """Lay out a job's folder and its inputs, `read_only` where the job can't write to these.
+
+    `told` is what its environment tells it.
+    """
     folder = place.draft(job.name)
     make_folder(job, place)
     place.backend.check(PATIENCE)
@@ -63,10 +66,7 @@ def prepare(
         inputs = {
             name: _lay(job, name, contents[name], secrets, place, read_only) for name in contents
         }
-    told = {"GRADLAB_WORKFLOW": place.workflow, processes.MARK: str(folder)}
-    if accept:
-        told["GRADLAB_ACCEPT_CHANGES"] = "1"
-    env = {**credentials.fill(job.env, secrets), **told}
+    env = {**credentials.fill(job.env, secrets), **told, processes.MARK: str(folder)}
     return Prepared(job, folder, contents, inputs, credentials.fill(job.parameters, secrets), env)
 
 

@@ -44,6 +44,7 @@ class JobState:
     fingerprint: str = ""
     contents: dict[str, Content] = field(default_factory=dict)
     seconds: float = 0.0
+    reads: dict[str, str] = field(default_factory=dict)  # of each checkout what the job reads of it
 
     def versions(self) -> list[str]:
         """List the versions of datasets that the job has made."""
@@ -60,6 +61,7 @@ class Run:
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     started: str = field(default_factory=lambda: time.strftime(UTC, time.gmtime()))
     finished: bool = False
+    fresh: bool = False  # its trainings start over, too
     datasets: dict[str, str | None] = field(default_factory=dict)  # reference -> NAME:VERSION
     digests: dict[str, str] = field(default_factory=dict)  # reference -> SHA-256 of its files
     # Of a run that began with --fresh, for jobs that go on with a dataset: "job reference" -> it

@@ -14,6 +14,7 @@ from ..engines.environment import passed_on
 from ..services.table import here
 from ..spec import credentials
 from ..spec.spec import Job, Port, Spec
+from . import reads
 from .actions import checkout
 from .masking import Mask
 from .record import Content
@@ -47,6 +48,8 @@ def find(
     spec: Spec, selected: Sequence[Job], arguments: Sequence[str], repository: Repository
 ) -> Sources:
     """Find what some jobs take; `arguments` are NAME=VALUE of the workflow's inputs."""
+    for job in selected:
+        reads.part(job, spec)
     event = {"url": repository.url, "ref": repository.commit("HEAD"), **_event(spec)}
     _refuse_unlisted(spec, selected, event, repository)
     given, secrets = _given(spec, selected, arguments), _secrets(spec, selected)

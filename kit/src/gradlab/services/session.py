@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import tempfile
 import time
 import tomllib
@@ -24,6 +25,9 @@ from . import machine
 from .mounts import DRIVE, DRIVE_MOUNTPOINT, SLOW_FILESYSTEMS, filesystem, real
 from .table import Storage, here
 
+JOB_AT = "GRADLAB_JOB_AT"  # set for a job: FILE:LINE of it in the workflow's file
+OPTION = re.compile(r"(?<![\w-])--[a-z]")
+RUNNER = re.compile(r"gradlab run .*")  # whose options are given on the command line
 MARGIN_SECONDS = 120.0  # left for the last checkpoint before the service ends the session
 
 
@@ -100,11 +104,17 @@ def ways_to_start_over() -> str:
     """Say what starts a training run over, or begins another, where this process runs."""
     another = "begin another run by another RUN (or --name) in"
     if workflow := os.environ.get("GRADLAB_WORKFLOW"):
-        file = f".gradient/workflows/{workflow}.yaml"
+        file = os.environ.get(JOB_AT, f".gradient/workflows/{workflow}.yaml")
         return f"{another} {file}, or start this one over with: gradlab run {workflow} --fresh"
     if here().has_workflows:
         return f"{another} the workflow's file"
     return "take another --name, or start this one over with --fresh"
+
+
+def place_of_options(message: str) -> str:
+    """Say where the options that a message names are given, if that is not the command line."""
+    file, own = os.environ.get(JOB_AT, ""), RUNNER.sub("", message)
+    return f"Its options are given in {file}." if file and OPTION.search(own) else ""
 
 
 def way_to_accept() -> str:

@@ -6,8 +6,9 @@
 Promises: a job finds only what the same job has left: the same text, inputs and code, comments
 aside. What is another's is set aside, never deleted before the job succeeds, and named. Of a job
 that ended, every file is checked before it is used; of one whose runner was killed, those that
-have not been written since they were last hashed. What a training run keeps proves itself, so it
-is left to the training.
+have not been written since they were last hashed. What a training run keeps proves itself and
+knows by which code and data it was trained, so it is left to the training, which the job finds
+also where only its inputs or code have changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,12 +29,14 @@ from ..base import files, folders
 from ..base.errors import note
 from . import copies, tree
 from .source import digest
+from .tree import Tree
 
 FILE = "draft.json"
 ASIDE = "aside"
 FOLDERS = ("checkpoints", "saves")  # the latter in runs that version 0.1 began
+TEXT = "its text"  # what decides, beside its inputs
 SECONDS = 2.0  # to hash what is new when a signal has come
-Key = dict[str, str]  # what decides, by what it is called: "its text", "input NAME"
+Key = dict[str, str]  # what decides, by what it is called: TEXT, "input NAME"
 
 
 def new_id() -> str:
@@ -84,31 +87,53 @@ def choose(folder: Path, key: Key, accept: bool) -> tuple[Draft | None, str]:
     With `accept` one of other text, inputs or code is taken too.
     """
     here, aside = read(folder), read(folder / ASIDE)
-    other = (
-        aside is not None
-        and holds_anything(folder / ASIDE)
-        and (aside.key != key if accept else aside.key == key and not (here and here.key == key))
-    )
-    if other:
+    own, remark = here is not None and here.key == key, ""
+    other = aside and (aside.key != key if accept else aside.key == key and not own)
+    if other and holds_anything(folder / ASIDE):
         _swap(folder)
-        return aside, "carries on with what had been set aside"
-    if not holds_anything(folder):
-        return None, ""
-    if here and here.key == key:
-        return here, ""
-    if accept:
-        return here, "carries on with what it had written, whatever has changed since"
-    set_aside(folder)
-    why = _differences(here.key, key) if here else "whose job can't be told"
-    return None, (
-        f"begins anew: what it had written before ({why}) is set aside in {folder / ASIDE}; "
-        "--accept-changes carries on with that"
-    )
+        here, aside, own = aside, here, True
+        remark = "carries on with what had been set aside"
+    if not own and holds_anything(folder):
+        if accept:
+            return here, "carries on with what it had written, whatever has changed since"
+        why = _differences(here.key, key) if here else "whose job can't be told"
+        set_aside(folder)
+        here, aside = None, here
+        remark = (
+            f"begins anew: what it had written before ({why}) is set aside in {folder / ASIDE}; "
+            "--accept-changes carries on with that"
+        )
+    # Also where the runner was killed between the two moves.
+    if aside and aside.key.get(TEXT) == key.get(TEXT) and (runs := _trainings_aside(folder)):
+        if not own:
+            here, own = Draft(key, aside.id, aside.base), True
+            here.write(folder)
+        for run in runs:
+            (folder / "outputs" / run).parent.mkdir(parents=True, exist_ok=True)
+            folders.move(folder / ASIDE / "outputs" / run, folder / "outputs" / run)
+        remark = (
+            "carries on with its training runs, which tell what has changed; what else it had "
+            f"written before is set aside in {folder / ASIDE}"
+        )
+    return (here if own else None), remark
+
+
+def _trainings_aside(folder: Path) -> list[str]:
+    """Name the training runs that are set aside, and that the draft doesn't have."""
+    runs = _runs(dict(tree.walk(folder / ASIDE / "outputs")))
+    return sorted(run for run in runs if not folders.exists(folder / "outputs" / run))
 
 
 def _differences(then: Key, now: Key) -> str:
     names = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     return f"{', '.join(names)} changed since"
+
+
+def trainings(content: Tree) -> Tree:
+    """Give of a draft what its training runs keep."""
+    runs = _runs(content.files)
+    files = {path: file for path, file in content.files.items() if _is_of_a_run(path, runs)}
+    return Tree(files)
 
 
 def set_aside(folder: Path, damaged: bool = False) -> Path:
@@ -246,13 +271,17 @@ def _still(path: Path, state: tuple[int, int]) -> str:
     return ""
 
 
-def code_key(folder: Path) -> str:
-    """Give a digest of checked-out code: without its comments, formatting, pages and git's own."""
-    return hashlib.sha256("\n".join(_code_lines(folder)).encode()).hexdigest()
+def code_key(folder: Path, holds: Callable[[str], bool] | None = None) -> str:
+    """Give a digest of checked-out code: without its comments, formatting, pages and git's own.
+
+    `holds` tells of a path whether it counts.
+    """
+    lines = (line for path, line in _code_lines(folder) if holds is None or holds(path))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _code_lines(folder: Path) -> Iterator[str]:
+def _code_lines(folder: Path) -> Iterator[tuple[str, str]]:
     for path, status in tree.walk(folder, without={".git", "__pycache__"}):
         if not path.endswith((".md", ".pyc")):
             where = _link(folder / path) if os.path.islink(folder / path) else ""
-            yield f"{path} {status.st_mode & 0o100} {where or digest(folder / path)}"
+            yield path, f"{path} {status.st_mode & 0o100} {where or digest(folder / path)}"

@@ -57,18 +57,20 @@ class DraftCopies:
     def restore(self, key: Key | None, here: Draft | None) -> int:
         """Bring the newest copy that is whole back, unless what is here is as new.
 
-        Takes those of a job's key alone, None for any. `here` is the draft in the folder, if
+        Takes those of a job's key alone, None for any; of one with other inputs or code the
+        training runs. `here` is the draft in the folder, if
         that holds one. Gives the number of the copy, 0 where none was brought.
         """
         passed_over = []
         for entry in self._lists():
             try:
                 data = self._read(entry)
-                if key is not None and data.get("key") != key:
+                content = self._usable(data, key)
+                if not content:
                     continue
                 if here and (data.get("by") == here.id or _number(entry) <= here.base):
                     return 0
-                self._bring(Tree.from_json(data), here)
+                self._bring(content, here)
             except (*NO_LIST, GradlabError) as error:
                 place = self.backend.where(entry)
                 note(f"! the draft's copy {place} is not whole ({error}): taking the one before it")
@@ -78,6 +80,16 @@ class DraftCopies:
                 self.backend.delete(each)
             return _number(entry)
         return 0 if here else self._bring_folder(key)
+
+    def _usable(self, data: dict[str, Any], key: Key | None) -> Tree | None:
+        """Give what a job with a key may take of a copy: of other inputs the training runs."""
+        content, then = Tree.from_json(data), data.get("key")
+        if key is None or then == key:
+            return content
+        if not then or then.get(belongings.TEXT) != key.get(belongings.TEXT):
+            return None
+        trainings = belongings.trainings(content)
+        return trainings if trainings.files else None
 
     def forget(self) -> None:
         """Remove the copy if it is of the run with this id, not of a later one."""

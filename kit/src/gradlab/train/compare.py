@@ -18,7 +18,7 @@ import tyro
 from ..base.errors import GradlabError, only_observing
 from ..base.files import digest, exists, prepare, read_bytes, write_result
 from ..base.tables import columns, flat
-from . import weightfile
+from . import provenance, weightfile
 from .curves import compare_curves, spelled
 from .places import METRICS
 from .record import Values, read_checked
@@ -105,9 +105,10 @@ def _load(folder: Path) -> Measured:
     evaluations = [line for line in lines if score[0] in line]
     if not evaluations:
         raise _not_evaluated(folder, score[0], lines)
-    if code := settings.pop("code", None):
-        # One column, where the runs were trained by different code; not one for each file.
-        settings["code"] = digest(json.dumps(code, sort_keys=True).encode())[:8]
+    # One column, where the runs have learned from different code or data; not one for each file.
+    for name in ("code", provenance.RECORD):
+        if found := settings.pop(name, None):
+            settings["code"] = digest(json.dumps(found, sort_keys=True).encode())[:8]
     return Measured(folder.name, flat(settings), evaluations, folder / BEST, score)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import frameworks, keyed
 from .loader import Loader
-from .streams import Stream
+from .streams import Stream, source
 
 SECONDS = 0.5  # to look at the examples of one dataset, once `ENOUGH` were seen
 ENOUGH = 2_000  # examples
@@ -29,18 +29,19 @@ MOST = 10_000  # examples of one dataset
 # Of the sum of an example's values: other processors and libraries round otherwise.
 TOLERANCE = 1e-5
 Seen = dict[str, Any]
+Splits = Mapping[str, Any]
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def look(splits: Mapping[str, keyed.KeyedDataset | Stream], workers: int) -> Seen:
+def look(splits: Splits, seed: int, workers: int) -> Seen:
     """Look at the examples of each dataset, as training draws them in its first epoch.
 
     Gives for each its size and, of the examples that were seen, float64 of shape (n, 4).
     """
     return {
         name: {"size": len(data), "examples": _look(data, min(1, workers))}
-        for name, data in splits.items()
-        if not isinstance(data, Stream)
+        for name, split in splits.items()
+        if not isinstance(data := source(split, seed), Stream)
     }
 
 

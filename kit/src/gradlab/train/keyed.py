@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Protocol, cast
 
@@ -172,6 +172,10 @@ class Batches:
     def per_epoch(self) -> int:
         """Count the steps of an epoch."""
         return self.size // self.batch
+
+    def between(self, start: int, stop: int) -> Batches:
+        """Give those of other steps."""
+        return replace(self, start=start, stop=stop)
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+from itertools import count
 from pathlib import Path
 
 from ..base.errors import GradlabError, note
@@ -116,17 +117,25 @@ def lock(path: Path, name: str) -> None:
         note(f"! {path.parent} can't lock files ({error.strerror}): start this run only once.")
 
 
-def move_aside(folder: Path) -> None:
-    """Keep the earlier run as <name>~, which no run can be called, for the one before it."""
+def move_aside(folder: Path, replace: bool) -> None:
+    """Keep the earlier run as <name>~, which no run can be called.
+
+    `replace` puts it in the place of the one before it, which else is kept as <name>~2 and so on.
+    """
     if not exists(folder):
         return
     aside = folder.with_name(f"{folder.name}~")
-    shutil.rmtree(aside, ignore_errors=True)
+    if replace:
+        shutil.rmtree(aside, ignore_errors=True)
     try:
+        if exists(aside):
+            others = (folder.with_name(f"{aside.name}{number}") for number in count(2))
+            before = next(other for other in others if not exists(other))
+            retry(lambda: os.replace(aside, before))
         retry(lambda: os.replace(folder, aside))
     except OSError as error:
         raise GradlabError(
             f"The earlier run in {folder} can't be moved aside: {error.strerror}.\n"
             "Move or delete it, or take another --name."
         ) from error
-    note(f"The earlier run is kept in {aside} until the next --fresh.")
+    note(f"The earlier run is kept in {aside}{' until the next --fresh' * replace}.")

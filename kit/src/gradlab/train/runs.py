@@ -2,7 +2,8 @@
 
 Promises: `<storage>/runs/<name>` is the same folder every time; the run that is opened goes
 on from its newest whole checkpoint, or refuses: under other settings, or while another process
-trains it. Starting over moves the earlier run aside.
+trains it. One that was finished by other code or data is not finished: it begins anew. Starting
+over moves the earlier run aside.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from ..base import folders
 from ..base.errors import GradlabError, note, only_observing
 from ..base.files import exists, prepare, read_bytes, sweep, write_durably
 from ..base.retries import SHORT, retry
-from ..base.tables import flat, row
 from ..services import session
-from ..store import source
 from ..store.copier import Copier
 from ..store.location import Location
 from . import examples, places
@@ -28,79 +28,68 @@ from .checkpoint import Checkpoints
 from .curves import Curves, spelled
 from .places import CHECKPOINTS, EVENTS
 from .progress import Progress
+from .provenance import Sources
 from .record import Record
 from .run_copies import RunCopies
 
-TITLES = ("setting", "then", "now")
 State = dict[str, Any]
+TakenUp = tuple[int, State | None, State, list[str]]
+NEW: TakenUp = (0, None, {}, [])
 COPY_SECONDS = 60.0  # between two copies of a run at least
+FRESH = "GRADLAB_FRESH"  # given to a job: the workflow's run for which its trainings start over
 
 
 class Run:
     """An open run: what it has saved so far, its record, and what becomes of both."""
 
-    def __init__(
-        self, place: Location, key: str, settings: State, seconds: float, data: examples.Seen
-    ) -> None:
+    def __init__(self, place: Location, key: str, sources: Sources, seconds: float) -> None:
         self.work, self.kept = place.work / key, place.backend.path(key)
-        self.settings = settings
-        self.data = data
+        self.sources, self.settings = sources, dict[str, Any]()
         self.step = 0
         self.state: State | None = None
+        self.fresh = os.environ.get(FRESH, "")
         self.later: dict[str, Callable[[], bytes]] = {}
         self.checkpoints = Checkpoints(self.work / CHECKPOINTS, seconds)
         self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
         self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
 
-    def resume(self, accept: bool = False) -> None:
-        """Take up the newest checkpoint that is whole.
+    def resume(self, options: Options) -> bool:
+        """Take up the newest checkpoint that is whole; False where the run is to start over.
 
-        Raises GradlabError if it is of other settings, or of other code or data unless `accept`.
+        Raises GradlabError where it can't be taken up with what is given now, or isn't to.
         """
         if self.copies:
             self.copies.restore()
         saved = self.checkpoints.load()
         if saved:
-            self._compare(saved["settings"])
-            self._compare_sources(saved, accept)
+            # Versions before did not keep that: the last file of a run tells it.
+            saved.setdefault("finished", exists(self.work / "model.safetensors"))
+            if self._starts_over(saved) or not self.sources.go_on(saved, self.kept, options):
+                return False
             self.step, self.state = saved["step"], saved["state"]
         self.opened_at = self.step
         self.record = Record(self.work, saved["record"] if saved else None)
         self.curves = Curves(self.record.path, self.work / "curves.png")
+        self.settings = self.sources.of_run(saved)
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
+        return True
 
-    def _compare(self, then: State) -> None:
-        old, new = ({**each, "code": {}} for each in (then, self.settings))
-        old, new = flat(old), flat(new)
-        names = [name for name in old | new if old.get(name) != new.get(name)]
-        if names:
-            rows = [(name, old.get(name, "-"), new.get(name, "-")) for name in names]
-            widths = (max(len(name) for name in [*names, "setting"]), 14, 0)
-            table = "\n".join(f"    {row(each, widths)}" for each in [TITLES, *rows])
-            raise GradlabError(
-                f"The run in {self.kept} was begun with other settings:\n{table}\n"
-                f"Give them as then, or {session.ways_to_start_over()}."
-            )
+    def _starts_over(self, saved: State) -> bool:
+        """Tell whether the workflow's run began with --fresh and has not started it over yet."""
+        then, self.fresh = saved.get("fresh", ""), self.fresh or saved.get("fresh", "")
+        if then != self.fresh:
+            note(f"Run '{self.work.name}': starting over, for the workflow's run is a fresh one.")
+        return bool(then != self.fresh)
 
-    def _compare_sources(self, saved: State, accept: bool) -> None:
-        """Refuse to go on with what other code or data have trained."""
-        then, now = saved["settings"].get("code"), self.settings.get("code", {})
-        if then is None:
-            note("! Saved by an earlier version, which did not note its code: taken as the same.")
-            return
-        data = saved.get("data", {})
-        changed = source.changed(then, now) + examples.changed(data, self.data)
-        if not changed:
-            self.data = data
-            return
-        lines = "\n".join(f"    {line}" for line in changed)
-        message = f"The run in {self.kept} was trained by other code or data:\n{lines}\n"
-        if not accept:
-            raise GradlabError(
-                f"{message}Put them back as they were, or {session.ways_to_start_over()}.\n"
-                f"Where that can't alter the result, {session.way_to_accept()} carries on."
-            )
-        note(f"! {message}! Going on all the same, as asked for.")
+    @property
+    def best(self) -> tuple[str, str]:
+        """By which measure weights are the best, and whether its highest or lowest is."""
+        name, way = self.settings["best"]
+        return name, way
+
+    def taken_up(self) -> TakenUp:
+        """Give the step and the state to go on from, the settings, and what has changed since."""
+        return self.step, self.state, self.settings, self.sources.changed
 
     def announce(self, total: int, where: str, workers: int) -> None:
         """Say where the run stands and on what it goes on, which may not be what it began on."""
@@ -117,15 +106,19 @@ class Run:
                 "the same order, but the last bits may differ."
             )
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, step: int, state: State, last: bool) -> None:
         """Save the run as of a step, in the background, with what was to be written."""
+        finished = last and not state["unjudged"]
 
         def saved() -> None:
             self.step = step
             if self.copier:
                 self.copier.notify()
 
-        self.checkpoints.save(step, lambda: self._whole(step, state), self._write_later, saved)
+        def whole() -> State:
+            return self._whole(step, state, finished)
+
+        self.checkpoints.save(step, whole, self._write_later, saved)
 
     def _write_later(self) -> None:
         """Write what was to be written; what fails stays for the next checkpoint."""
@@ -137,9 +130,9 @@ class Run:
                 if not done:
                     self.later.setdefault(name, data)
 
-    def _whole(self, step: int, state: State) -> State:
-        run = {"step": step, "settings": self.settings, "data": self.data}
-        return {**run, "state": state, "record": self.record.state()}
+    def _whole(self, step: int, state: State, finished: bool) -> State:
+        run = {"step": step, "finished": finished, "settings": self.settings, "fresh": self.fresh}
+        return {**run, **self.sources.state(), "state": state, "record": self.record.state()}
 
     def wait(self) -> int:
         """Wait for a checkpoint under way, and give the step of the newest one that is whole."""
@@ -169,10 +162,10 @@ class Run:
         with only_observing(f"{self.curves.picture} could not be drawn"):
             self.curves.draw()
 
-    def finish(self, step: int, files: dict[str, bytes], best: str) -> None:
+    def finish(self, step: int, files: dict[str, bytes], best: State, per_epoch: int) -> None:
         """Leave the results beside the last step's checkpoint; GradlabError if one is missing.
 
-        `best` says what the best model was measured to be.
+        `best` has the value of the best evaluation, and its step.
         """
         self.progress.close()
         self.wait()  # it may be writing one of the results
@@ -187,7 +180,8 @@ class Run:
                 "Make room or mount it again, then give the same command once more.",
                 exit_code=1,
             )
-        note(f"Finished. Best {spelled(best)}. In {self.kept}:")
+        measure, epoch = spelled(self.best[0]), (best["step"] - 1) // per_epoch + 1
+        note(f"Finished. Best {measure} {best['value']:.4g} in epoch {epoch}. In {self.kept}:")
         note(f"  {' '.join(files)} metrics.jsonl curves.png tensorboard/")
 
     def _finish(self, name: str, data: bytes) -> bool:
@@ -214,51 +208,41 @@ class Run:
         return self.copier.flush() if self.copier else True
 
 
-def compare_code(settings: State, package: Path, model: Path, accept: bool) -> None:
-    """Compare the code that trained a model with the package's code now.
-
-    Raises GradlabError where the model itself computes otherwise, unless `accept`; says so where
-    only its training would.
-    """
-    if "code" not in settings:
-        return
-    changed = source.changed(settings["code"], source.code(package))
-    now = source.model_code(package)
-    then = {name: digest for name, digest in settings["code"].items() if name in now}
-    if lines := [f"    {line}" for line in source.changed(then, now)]:
-        message = f"{model} was trained by other code of the model:\n" + "\n".join(lines)
-        if not (accept or os.environ.get("GRADLAB_ACCEPT_CHANGES")):
-            raise GradlabError(
-                f"{message}\nPut it back as it was, or train anew. Where the model computes the "
-                f"same all the same, {session.way_to_accept()} takes it."
-            )
-    if changed:
-        note(f"! Since {model} was trained, {', '.join(changed)}.")
-
-
 class Options(Protocol):
     """What was asked for on the command line of a training, beside the settings."""
 
     name: str
     fresh: bool
+    strict: bool
     save_seconds: float
+    seed: int
     accept_changes: bool
+
+    def settings(self) -> dict[str, Any]:
+        """Give the settings that decide the result, as plain values."""
 
 
 def open_run(
-    project: str, options: Options, settings: State, data: examples.Seen | None = None
+    options: Options,
+    told: State,
+    package: Path,
+    splits: examples.Splits = MappingProxyType({}),
+    workers: int = 0,
 ) -> Run:
     """Open a run under its name, alone, and take up what it has saved.
 
-    `settings` are the plain values that decide its result, with `code` the digests of the files
-    that do, `data` what was seen of its data. Raises GradlabError where the storage can't be read
-    or written, another process trains the run, or its settings are others; unless changes are
-    accepted, also where the code or the data are.
+    `told` are plain values that decide its result beside the options' settings, `package` holds
+    its code and names the project, `splits` are its data by name. A run that was finished by other
+    code or data begins anew, unless these changes are accepted. Raises GradlabError where the
+    storage can't be read or written, another process trains the run, its settings are others, or,
+    if `strict`, its code or data are.
     """
-    place, key = places.of(project, options.name)
+    place, key = places.of(package.name, options.name)
     kept = place.backend.path(key)
     try:
-        return _open(place, key, options, settings, data or {})
+        seen = examples.look(splits, options.seed, workers)
+        sources = Sources.now(options, told, package, seen)
+        return _open(place, key, options, sources)
     except OSError as error:
         raise GradlabError(
             f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
@@ -268,14 +252,25 @@ def open_run(
         ) from error
 
 
-def _open(place: Location, key: str, options: Options, settings: State, data: examples.Seen) -> Run:
+def _open(place: Location, key: str, options: Options, sources: Sources) -> Run:
+    places.lock(prepare((place.work / key).parent) / f".{options.name}.lock", options.name)
+    _lay(place, key, options.fresh)
+    run = Run(place, key, sources, options.save_seconds)
+    if not run.resume(options):
+        _lay(place, key, fresh=True, replace=bool(run.fresh))
+        run = Run(place, key, sources, options.save_seconds)
+        run.resume(options)
+    return run
+
+
+def _lay(place: Location, key: str, fresh: bool, replace: bool = True) -> None:
+    """Make the folders of a run; `fresh` puts an earlier one aside, `replace` for the last."""
     work, kept = place.work / key, place.backend.path(key)
-    places.lock(prepare(work.parent) / f".{options.name}.lock", options.name)
     begun = {folder: places.generation(folder) for folder in {work, kept}}
-    newest = max(begun.values()) + options.fresh
+    newest = max(begun.values()) + fresh
     for folder, number in begun.items():
         if number < newest:  # started over here, or on another machine since
-            places.move_aside(folder)
+            places.move_aside(folder, replace)
     for folder in {work, kept}:
         _adopt(folder)
     prepare(work / CHECKPOINTS)
@@ -283,9 +278,6 @@ def _open(place: Location, key: str, options: Options, settings: State, data: ex
         places.note_generation(folder, newest)
     for folder in {work, work / EVENTS, kept, kept / CHECKPOINTS}:
         sweep(folder)
-    run = Run(place, key, settings, options.save_seconds, data)
-    run.resume(options.accept_changes or bool(os.environ.get("GRADLAB_ACCEPT_CHANGES")))
-    return run
 
 
 def _adopt(folder: Path) -> None:

@@ -87,6 +87,22 @@ def never_used(name: str) -> GradlabError:
     )
 
 
+def load_optimizer(optimizer: Any, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state; GradlabError where it is that of another kind of optimizer."""
+    made = _settings(optimizer)
+    optimizer.load_state_dict(saved)
+    # Loading takes the saved groups as they are: the first step would miss what they lack.
+    if missing := sorted(made - _settings(optimizer)):
+        raise GradlabError(
+            f"The saved run has another optimizer, without {', '.join(missing)}.\n"
+            f"Put the optimizer back as it was, or {session.ways_to_start_over()}."
+        )
+
+
+def _settings(optimizer: Any) -> set[str]:
+    return {name for group in optimizer.state_dict()["param_groups"] for name in group}
+
+
 def prove(load: Callable[[], None]) -> None:
     """Raise GradlabError where loading a model's own state fails."""
     try:
