@@ -40,7 +40,7 @@ sys.path.insert(0, str(KIT))
 
 from gradlab import __main__ as kit  # noqa: E402
 from gradlab.check.check import RULES  # noqa: E402
-from gradlab.cli import Command, main  # noqa: E402
+from gradlab.cli import Command, main, name_of  # noqa: E402
 
 
 def programs() -> dict[str, Sequence[Command]]:
@@ -85,7 +85,7 @@ def _commands() -> Iterator[str]:
         yield f"## `{program}`\n"
         yield f"```text\n{help_of(program, commands)}\n```\n"
         for command in commands:
-            name = command.__name__.removesuffix("_command")
+            name = name_of(command)
             yield f"### `{program} {name}`\n"
             yield f"```text\n{help_of(program, commands, name)}\n```\n"
 

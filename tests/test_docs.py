@@ -36,6 +36,7 @@ RUN = {
     "python -m my_model train --max-minutes 30": "finished at step",
     "python -m my_model train --fresh": "The earlier run is kept in",
     "python -m my_model train --name wider --model.width 64": "Finished.",
+    "python -m my_model find-rate": "falls fastest by: --learning-rate",
     "python -m my_model evaluate": "on 360 test examples.",
     "python -m my_model export": "model.onnx: the same as",
     "gradlab compare storage/runs/*": "The best is ",
@@ -171,7 +172,7 @@ def helps() -> dict[str, str]:
         called = plain(program)
         found[called] = reference.help_of(program, commands)
         for command in commands:
-            name = command.__name__.removesuffix("_command")
+            name = reference.name_of(command)
             found[f"{called} {name}"] = reference.help_of(program, commands, name)
     return found
 

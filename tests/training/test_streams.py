@@ -260,6 +260,11 @@ def test_a_stream_without_examples_says_so(streams: Forks, tmp_path: Path) -> No
     assert done.code == 1 and "a pass over Empty has no examples" in done.output
 
 
+def test_a_learning_rate_is_found_over_a_stream(streams: Forks, tmp_path: Path) -> None:
+    done = over(streams, tmp_path, "counted").fork("find-rate", *TINY, *EPOCH)
+    assert done.code == 0 and "falls fastest by: --learning-rate" in done.output
+
+
 def test_what_follows_an_example_that_fails_is_as_if_it_had_not(
     streams: Forks, tmp_path: Path
 ) -> None:

@@ -20,6 +20,11 @@ from .services import origin, session
 Command = Callable[..., int]
 
 
+def name_of(command: Command) -> str:
+    """Give the name that a command has on the command line."""
+    return command.__name__.removesuffix("_command").replace("_", "-")
+
+
 def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; give its exit code."""
     if arguments is None:
@@ -31,7 +36,7 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
     # Threads that spin while they wait slow each other down severalfold wherever other programs,
     # such as the loader's workers, need the processors too. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    table = {command.__name__.removesuffix("_command"): command for command in commands}
+    table = {name_of(command): command for command in commands}
     options = (tyro.conf.FlagCreatePairsOff,)
     try:
         origin.refuse_other_kit(session.project_root())

@@ -1,4 +1,4 @@
-"""The commands: python -m <package> train | evaluate | export, each with --help."""
+"""The commands: python -m <package> train | find-rate | evaluate | export, each with --help."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def train(config: Annotated[TrainConfig, PLAIN]) -> int:
     return train(config)
 
 
+def find_rate(config: Annotated[TrainConfig, PLAIN]) -> int:
+    """Find a learning rate: try ever higher ones on fresh weights, by the options of train."""
+    from gradlab.train.rates import find
+
+    from .data import datasets
+    from .learner import Learner
+
+    return find(Learner(config), datasets().train, str(__package__))
+
+
 def evaluate(config: Annotated[EvaluateConfig, PLAIN]) -> int:
     """Evaluate the best model of a run on the test split."""
     from .evaluate import evaluate
@@ -39,4 +49,4 @@ def export(config: Annotated[ExportConfig, PLAIN]) -> int:
 
 if __name__ == "__main__":
     signals.take()
-    sys.exit(cli.main(f"python -m {__package__}", [train, evaluate, export]))
+    sys.exit(cli.main(f"python -m {__package__}", [train, find_rate, evaluate, export]))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sized
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 
 from gradlab.base.errors import GradlabError
 from gradlab.base.files import prepare
-from gradlab.train import places
+from gradlab.train import keyed, places
 from gradlab.train.torch.network import no_onnx, unwrapped
 
 from . import task
@@ -59,7 +58,7 @@ def export(config: ExportConfig) -> int:
 
 def some_inputs(test: Dataset[Any]) -> tuple[Tensor, dict[int, str]]:
     """Give the inputs of a batch, and names of the axes whose size varies from batch to batch."""
-    examples = [test[i] for i in range(min(16, len(cast(Sized, test))))]
+    examples = [test[i] for i in range(min(16, keyed.size(test)))]
     parts = [examples, *([example] for example in examples)]
     inputs = [batch for batch, _ in map(task.collate, parts)]
     if not isinstance(inputs[0], Tensor):

@@ -96,15 +96,13 @@ class Learner:
 
     def profiled(self, batches: Iterable[Any], run: runs.Run | None) -> Iterable[Any]:
         """Trace some steps of the first process, if that was asked for."""
-        if run and self.config.profile:
-            return profiles.traced(batches, run, torch.profiler.profile)
-        return batches
+        return profiles.traced(batches, run, self.config.profile, torch.profiler.profile)
 
-    def step(self, step: int, batch: Any) -> Losses:
-        """Learn from a batch; give its losses, on the device."""
+    def step(self, step: int, batch: Any, rate: float | None = None) -> Losses:
+        """Learn from a batch, by the step's rate or another; give its losses, on the device."""
         self.world.seed_step(self.config.seed, step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.learning_rate(step) if rate is None else rate
         parts = [self._backward(part) for part in self._parts(batch)]
         self._update(self.optimizer)
         if self.average:

@@ -129,6 +129,20 @@ def predicted_against_true(true: Array, predicted: Array, folder: Path) -> Path:
     return _written(folder / "predicted_against_true.png", figure)
 
 
+def learning_rates(rates: list[float], losses: list[float], best: int, folder: Path) -> Path:
+    """Draw the loss over the learning rates that were tried, and mark the best of them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses)
+    axes.plot(rates[best], losses[best], "o", label=f"falls fastest: {rates[best]:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed loss")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _written(folder / "learning_rates.png", figure)
+
+
 def confusion_matrix(true: Array, predicted: Array, labels: list[str], folder: Path) -> Path:
     """Draw how often which class, of shape (n,), was taken for which, the true ones in rows.
 

@@ -21,12 +21,18 @@ SHOWN = 8  # operators
 TRACE = "trace.json.gz"
 
 
-def traced(batches: Iterable[Any], run: Run, make: Callable[[], Any]) -> Iterator[Any]:
+def traced(
+    batches: Iterable[Any], run: Run | None, asked: bool, make: Callable[[], Any]
+) -> Iterable[Any]:
     """Give the batches, and trace what is done from one to the next in ten steps, after five.
 
     `make` makes a profiler as torch.profiler.profile does. Where the run stops before, the trace is
-    of fewer steps.
+    of fewer steps; without a run, or unless it is `asked` for, nothing is traced.
     """
+    return _traced(batches, run, make) if run and asked else batches
+
+
+def _traced(batches: Iterable[Any], run: Run, make: Callable[[], Any]) -> Iterator[Any]:
     profiler, step = None, 0
     try:
         for step, batch in enumerate(batches):
