@@ -21,7 +21,20 @@ SMALLER = {
     "width: int = 32": "width: int = 4",
     "evaluate_every: int = 5": "evaluate_every: int = 1",
 }
-AUGMENTATION = ("uniform(-12, 12)", "uniform(-40, 40)")
+# Another augmentation, other data of the same size, another default.
+EDITS = {
+    "data.py": [
+        ("uniform(-12, 12)", "uniform(-40, 40)"),
+        ("    kinds =", "    images += 1\n    kinds ="),
+    ],
+    "config.py": [("learning_rate: float = 4e-3", "learning_rate: float = 2e-3")],
+}
+TELLS = (
+    "/data.py has changed",
+    "/config.py has changed",
+    "the validation data: 359 of 359 examples looked at differ",
+    "the default of learning_rate is 0.002, 0.004 before",
+)
 IMAGE = "        image = self.images[index]\n"
 # While there is that file, each example takes its time, so that a kill comes before the end.
 SLOWLY = f"{IMAGE}        import os, time; os.path.exists('SLOW') and time.sleep(0.01)\n"
@@ -48,6 +61,12 @@ def lab(bake: Bake, tmp_path: Path) -> Lab:
 
 def source(lab: Lab) -> Path:
     return lab.project / "src" / lab.package
+
+
+def edit(lab: Lab) -> None:
+    """Edit what decides the result, in each way."""
+    for name, changes in EDITS.items():
+        replace(source(lab) / name, *changes)
 
 
 def models(lab: Lab) -> list[Path]:
@@ -77,9 +96,9 @@ def kill_in_training(lab: Lab) -> None:
 def test_what_other_code_has_trained_is_trained_anew_and_only_then_registered(lab: Lab) -> None:
     lab.run(*RUN)
     assert len(models(lab)) == 1
-    replace(source(lab) / "data.py", AUGMENTATION)
+    edit(lab)
     output = lab.run(*RUN)
-    assert f"src/{lab.package}/data.py has changed" in output and "trained anew" in output
+    assert all(line in output for line in TELLS) and "trained anew" in output, output
     assert "starting at step 0" in output and learned_from(lab) == [0]
     assert len(models(lab)) == 2
 
@@ -96,8 +115,9 @@ def test_a_fresh_run_starts_a_training_over_that_someone_else_has_finished(lab: 
 
 def test_a_run_that_was_killed_carries_on_with_edited_code_and_says_so(lab: Lab) -> None:
     kill_in_training(lab)
-    replace(source(lab) / "data.py", AUGMENTATION)
+    edit(lab)
     output = lab.run(*RUN)
+    assert all(line in output for line in TELLS), output
     assert "carries on with its training runs" in output
     assert re.search(r"goes on from step [1-9]", output), output
     first, second = learned_from(lab)

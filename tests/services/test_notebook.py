@@ -251,10 +251,14 @@ def test_code_that_was_edited_before_the_next_machine_is_told_and_the_run_goes_o
     book.run(stop=RUN)
     kill_in_the_run(machine, book, lambda _: a_save_is_in(cloud))
     machine.die()
-    data = "src/my_model/data.py"
-    repository.commit({data: (small / data).read_text().replace("(-12, 12)", "(-40, 40)")})
+    data, config = "src/my_model/data.py", "src/my_model/config.py"
+    edited = (small / data).read_text().replace("(-12, 12)", "(-40, 40)")
+    edited = edited.replace("    kinds =", "    images += 1\n    kinds =")
+    default = (small / config).read_text().replace("float = 4e-3", "float = 2e-3")
+    repository.commit({data: edited, config: default})
     text = open_shortened(machines.colab(cloud, env=ENV), repository).run()
-    assert "src/my_model/data.py has changed" in text
+    assert "src/my_model/data.py has changed" in text and "examples looked at differ" in text
+    assert "the default of learning_rate is 0.002, 0.004 before" in text
     assert re.search(r"goes on from step [1-9]", text), text
     with safe_open(newest(cloud.files / KEPT), "np") as file:
         first, second = json.loads(file.metadata()["settings"])["learned_from"]
