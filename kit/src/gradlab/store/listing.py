@@ -130,4 +130,4 @@ def _add(store: Datasets, reference: str, folder: Path) -> int:
 
 def _summary(version: Version) -> str:
     count = len(version.tree.files)
-    return f"{count} file{'s' * (count != 1)}, {human(version.tree.size)}"
+    return f"{count:,} file{'s' * (count != 1)}, {human(version.tree.size)}"

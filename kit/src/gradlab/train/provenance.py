@@ -79,32 +79,40 @@ class Sources:
         """
         self._refuse_others(saved, kept)
         self.changed = self._changed(saved)
-        lines = "\n".join(f"    {line}" for line in self.changed)
         accept = options.accept_changes or os.environ.get("GRADLAB_ACCEPT_CHANGES")
-        message = f"The run in {kept} was trained by other code or data:\n{lines}\n"
+        anew = bool(self.changed) and saved["finished"] and not (accept or options.strict)
         if not self.changed:
             self.seen = saved.get("data", {})  # the same, but for rounding
-        elif saved["finished"] and not (accept or options.strict):
-            note(
-                f"! {message}! It is trained anew, and the earlier one kept beside it: "
-                f"{session.way_to_accept()} takes it as it is."
-            )
+        else:
+            self._tell(saved, kept, anew, options.strict)
+        if anew:
             return False
-        elif options.strict or saved["settings"].get(EXAMPLES) != self.settings.get(EXAMPLES):
-            why = "--strict asks for that" if options.strict else "its steps have another order"
+        self.settings = _merged(self.settings, saved["settings"])
+        self.began = saved.get("began", self.began)
+        return True
+
+    def _tell(self, saved: State, kept: Path, anew: bool, strict: bool) -> None:
+        lines = "\n".join(f"    {line}" for line in self.changed)
+        message = f"The run in {kept} was trained by other code or data:\n{lines}\n"
+        resized = saved["settings"].get(EXAMPLES) != self.settings.get(EXAMPLES)
+        if strict or (resized and not anew):
+            why = "--strict asks for that" if strict else "its steps have another order"
             raise GradlabError(
                 f"{message}It does not go on: {why}.\n"
                 f"Put them back as they were, or {session.ways_to_start_over()}."
             )
+        if anew:
+            way = session.way_to_accept()
+            what = f"It is trained anew, and the earlier one kept: {way} takes it as it is."
+        elif saved["finished"]:
+            what = "It is taken as it is, as asked for."
         else:
-            note(
-                f"! {message}! It goes on from step {saved['step']:,} with what is there now, by "
-                "the settings that it began with; its model lists which code made which steps.\n"
+            what = (
+                f"It goes on from step {saved['step']:,} with what is there now, by the settings "
+                "that it began with; its model lists which code made which steps.\n"
                 f"! If you don't want that: {session.ways_to_start_over()}."
             )
-        self.settings = _merged(self.settings, saved["settings"])
-        self.began = saved.get("began", self.began)
-        return True
+        note(f"! {message}! {what}")
 
     def _changed(self, saved: State) -> list[str]:
         record = of(saved["settings"])

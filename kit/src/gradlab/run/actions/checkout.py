@@ -80,9 +80,9 @@ def _copy_working_tree(repository: Repository, target: Path, log: JobLog) -> int
             f"git submodule update --init {path}"
         )
     count, size = len(content.tree.files), human(content.tree.size)
-    with log.busy(f"copying {count} files, {size}"):
+    with log.busy(f"copying {count:,} files, {size}"):
         transfer.copy(content.tree, root, target)
-    log.note(f"{count} files of the working tree {root}")
+    log.note(f"{count:,} files of the working tree {root}")
     return 0
 
 

@@ -62,7 +62,7 @@ def _fetch_all(client: Any, bucket: str, prefix: str, target: Path, log: JobLog,
             _download(client, bucket, key, place, objects[key][1])
     if not wanted:
         raise GradlabError(f"there is nothing at s3://{bucket}/{prefix}", exit_code=1)
-    log.note(f"{len(wanted)} files of s3://{bucket}/{prefix}")
+    log.note(f"{len(wanted):,} files of s3://{bucket}/{prefix}")
     return 0
 
 
