@@ -15,7 +15,7 @@ SHORT = ["--max-steps", "40"]
 LOSS = '"loss": cross_entropy('
 LOGITS = "logits: Tensor = self.classify(self.features(images))"
 EXAMPLE = "return torch.from_numpy(image[None] * 2 - 1),"
-RESULT = "return {**losses, **task.metrics(whole)}, whole"
+RESULT = "return values, task.seen(outputs, targets)"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def edited(bake: Bake, tmp_path: Path) -> Edited:
 def test_what_a_network_draws_in_an_evaluation_depends_on_no_worker(edited: Edited) -> None:
     noise = "    from torch import randn_like\n        logits = logits + randn_like(logits)\n"
     model = (f"{LOGITS}\n", f"{LOGITS}\n    {noise}")
-    lab = edited(model=model, evaluate=("BATCH = 256", "BATCH = 16"))
+    lab = edited(model=model, task=("BATCH = 256", "BATCH = 16"))
     for workers in "02":
         lab.train("--workers", workers, "--name", workers, *SHORT)
     assert len({lab.sha(workers, "metrics.jsonl") for workers in "02"}) == 1
@@ -52,7 +52,7 @@ def test_any_loss_that_becomes_no_number_ends_the_training(edited: Edited) -> No
 
 
 def test_runs_whose_evaluation_has_no_loss_are_compared(edited: Edited) -> None:
-    lab = edited(evaluate=(RESULT, RESULT.replace("**losses, ", "")))
+    lab = edited(learner=(RESULT, RESULT.replace("values", "{}")))
     lab.train(*SHORT)
     table = lab.run("gradlab", "compare", str(lab.folder()), "--output", str(lab.storage / "out"))
     assert table.splitlines()[0].split() == ["run", "val_accuracy", "epoch"]

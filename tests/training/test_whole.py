@@ -21,10 +21,11 @@ HERE = Path(__file__).parent
 AGAIN = """
 import json, sys
 from .data import datasets
-from .evaluate import measure
+from . import task
 from .learner import load_best
+from gradlab.train.measures import measure
 path, learner = load_best("my_model", "default", "cpu")
-values, _ = measure(learner, datasets().validation, "validation")
+values, _ = measure(learner, datasets().validation, "validation", task)
 print(json.dumps(values))
 """
 
