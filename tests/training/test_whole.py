@@ -67,8 +67,8 @@ def ended(done: Done) -> Done:
 
 # Those whose average is more than that of the parameters and buffers that there are at first.
 AVERAGED = ("Counter", "BornLater", "Growing", "Lazy", "Tied", "OlderNorms", "Types", "Turned")
-# Compiled anew in each process, which takes a while.
-COMPILED = ("NotPersistent", "Lazy")
+# Compiled anew in each process, which takes a while: one is enough.
+COMPILED = ("NotPersistent",)
 CASES = [pytest.param(kind, [], id=kind) for kind in KINDS]
 CASES += [pytest.param(kind, ["--ema", "0.9"], id=f"{kind}-averaged") for kind in AVERAGED]
 CASES += [pytest.param(kind, ["--compile"], id=f"{kind}-compiled") for kind in COMPILED]
