@@ -31,25 +31,27 @@ DRIVER = '''
 import json, os, sys
 import torch, torch._dynamo, torch._inductor, sklearn.datasets, scipy.ndimage, numpy
 import safetensors.torch, matplotlib.pyplot
-def die(kept):
+def die_once_saved():
     """Die as by a kill, once a checkpoint of some steps is there."""
-    import glob, signal, time
-    while not any(int(os.path.basename(path)[:10]) > 2 for path in glob.glob(kept)):
-        time.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGKILL)
+    import signal
+    from gradlab.train import runs
+    save = runs.Run.save
+    def saved(run, step, *rest):
+        save(run, step, *rest)
+        if step > 2 and run.wait() > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    runs.Run.save = saved
 for line in sys.stdin:
     case = json.loads(line)
     if not (pid := os.fork()):
         os.chdir(case["folder"])
         sys.path[:0] = [case["folder"] + "/src", case["folder"] + "/kit"]
         os.environ.update(case["env"])
-        if case["dies"]:
-            import threading
-            kept = case["env"]["GRADLAB_STORAGE"] + "/runs/*/checkpoints/0*.safetensors"
-            threading.Thread(target=die, args=(kept,), daemon=True).start()
         log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1); os.dup2(log, 2)
         import runpy
+        if case["dies"]:
+            die_once_saved()
         sys.argv = case["arguments"]
         try:
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
