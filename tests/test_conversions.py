@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -31,7 +32,7 @@ SAID = re.compile(r"Outside `data.py` and\s`model.py` (\d+) lines come and (\d+)
 MOST = 20  # lines of a regression
 STEPS = 40
 SHORT = ["--max-steps", str(STEPS), "--save-seconds", "0"]
-KILLS = 2
+KILLS = int(os.environ.get("KILLS", "2"))  # of each page's run
 # The project's tests start Python: this one, which has loaded what they need.
 STARTED = "import sys\nsys.executable = {!r}\n"
 
