@@ -69,6 +69,14 @@ def uvx(home: Path, python: str, version: str, *arguments: str, code: int = 0) -
     return call(home, *own, "cookiecutter", *arguments, code=code)
 
 
+@pytest.mark.slow
+def test_the_demo_of_a_clone_runs_its_workflow_to_the_end(copy: Path) -> None:
+    commit(copy, "first")  # which ignores the folder that the demo is made in
+    program = str(copy / "scripts/demo.py")
+    output = lab.call(copy, sys.executable, program, PIP_NO_INDEX="1", OMP_NUM_THREADS="1")
+    assert "right on the test split" in output and "register  ran" in output, output
+
+
 def test_the_template_is_used_from_git_at_a_tag(copy: Path, tmp_path: Path) -> None:
     commit(copy, "first")
     git(copy, "tag", "v1")

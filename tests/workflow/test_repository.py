@@ -116,6 +116,17 @@ def test_in_a_part_of_a_repository_what_is_ignored_stays(project: Project) -> No
     assert taken(project) == {"code.py": "code"}
 
 
+@pytest.mark.parametrize("ignored", ["/demo/", "demo", "/d*/"])
+def test_a_project_in_a_folder_that_a_repository_ignores_is_taken_whole(
+    project: Project, ignored: str
+) -> None:
+    commit(project.root.parent, {".gitignore": f"{ignored}\n", "theirs.py": "theirs"})
+    write(project.root, {"code.py": "code", "src/more.py": "more", ".gitignore": "storage/\n"})
+    project.workflow(CHECKOUT.format(THIS))
+    project.ok("run", "train")
+    assert taken(project).keys() == {"code.py", "src/more.py", ".gitignore"}
+
+
 def test_without_a_repository_what_would_be_ignored_stays(project: Project) -> None:
     write(project.root, {**SECRETS, "code.py": "code", "__pycache__/a.pyc": ""})
     project.workflow(CHECKOUT.format(THIS))

@@ -58,7 +58,7 @@ class Repository:
     def __init__(self, root: Path, storage: Path) -> None:
         self.root = root
         self.storage = storage if storage != root and storage.is_relative_to(root) else None
-        self.tracked = git.repository_above(root) is not None
+        self.tracked = git.repository_above(root) is not None and not _is_ignored(root)
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
     @cached_property
@@ -144,6 +144,13 @@ class Repository:
             junk = [f"--exclude={name}" for name in JUNK]
             listed = git.demand(self.root, *here, *LISTED, *junk)
         return [path for path in listed.split("\0") if path]
+
+
+def _is_ignored(root: Path) -> bool:
+    """Tell whether a project lies in a repository that ignores it, and so is none of its part."""
+    if os.path.lexists(root / ".git") or git.ask(root, "ls-files", "--cached"):
+        return False
+    return bool(git.ask(root.parent, "check-ignore", root.name))
 
 
 @dataclass(frozen=True)
