@@ -32,13 +32,13 @@ import json, os, sys
 import torch, torch._dynamo, torch._inductor, sklearn.datasets, scipy.ndimage, numpy
 import safetensors.torch, matplotlib.pyplot
 def die_once_saved():
-    """Die as by a kill, once a checkpoint of some steps is there."""
+    """Die as by a kill, once a checkpoint is there."""
     import signal
     from gradlab.train import runs
     save = runs.Run.save
     def saved(run, step, *rest):
         save(run, step, *rest)
-        if step > 2 and run.wait() > 2:
+        if run.wait():  # the first: on a slow disk the next may be the last
             os.kill(os.getpid(), signal.SIGKILL)
     runs.Run.save = saved
 for line in sys.stdin:
@@ -312,11 +312,12 @@ def test_a_run_under_way_carries_on_and_its_model_tells_which_code_made_what(
     edit(root, change)
     code, output = copies.carry_on(root)
     assert code == 0 and "Finished" in output, output
+    assert "carrying on at step" in output, output
     told = output.index(change.says.replace("PKG", copies.lab.package))
     assert told < output.index("carrying on at step")
     settings = model(root)
     first, second = settings["learned_from"]
-    assert first["after_step"] == 0 and second["after_step"] > 2
+    assert first["after_step"] == 0 and second["after_step"] > 0
     assert f"goes on from step {second['after_step']}" in output
     assert first["code"] != second["code"]
     assert settings["learning_rate"] == 0.004 and settings["best"] == ["val_accuracy", "highest"]
