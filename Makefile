@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/bench/.ready
 PROJECT := {{cookiecutter.project_slug}}
 WHEEL := $(wildcard $(PROJECT)/vendor/*.whl)
+FRAMEWORK := pytorch
 RUFF := $(RUN)ruff
 FROM := install --quiet --disable-pip-version-check -c requirements/constraints.txt
 INSTALL := $(RUN)python -m pip $(FROM)
@@ -16,8 +17,8 @@ INSTALL := $(RUN)python -m pip $(FROM)
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.demo ## Generate a project in ./demo and run its workflow; give it again to carry on
-	@$(RUN)python scripts/demo.py
+demo: $(VENV)/.$(FRAMEWORK) ## Generate a project in ./demo and run its workflow; again to carry on (FRAMEWORK=jax)
+	@$(RUN)python scripts/demo.py $(FRAMEWORK)
 
 test: $(READY) ## Run all tests (TESTS="-m 'not slow'" for the fast ones)
 	$(RUN)python -m pytest -n 2 --dist worksteal -q $(TESTS)
@@ -47,7 +48,7 @@ clean: ## Remove .venv, ./demo and caches
 # The demo needs less than the tests, and a newcomer shouldn't wait for the rest. Each stamp holds the
 # seconds that its installation took. The kit's wheel is installed again when it has changed, which
 # pip doesn't see where the version is the same.
-$(READY): $(VENV)/.demo requirements/dev.txt
+$(READY): $(VENV)/.pytorch requirements/dev.txt
 	@echo "Installing what the tests need into $(VENV) ..."
 	@begun=$$(date +%s); $(INSTALL) -r requirements/dev.txt && echo $$(($$(date +%s) - begun)) > $@
 
@@ -61,10 +62,10 @@ $(BENCH): $(READY) requirements/bench.txt requirements/constraints.txt
 	  && $(VENV)/bench/bin/python -m pip $(FROM) -r requirements/bench.txt \
 	  && echo $$(($$(date +%s) - begun)) > $@
 
-$(VENV)/.demo: requirements/demo.txt requirements/constraints.txt $(PROJECT)/requirements.txt $(WHEEL)
+$(VENV)/.%: requirements/demo.txt requirements/constraints.txt $(WHEEL)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Installing PyTorch and what the project needs into $(VENV) ..."
-	@begun=$$(date +%s); $(PYTHON) -m venv $(VENV) && $(INSTALL) -r requirements/demo.txt \
+	@echo "Installing $* and what the project needs into $(VENV) ..."
+	@begun=$$(date +%s); $(PYTHON) -m venv $(VENV) && $(INSTALL) -r requirements/demo.txt "gradlab[$*]" \
 	  && $(INSTALL) --force-reinstall --no-deps "$(WHEEL)" \
 	  && echo $$(($$(date +%s) - begun)) > $@

@@ -52,7 +52,10 @@ class Catalogue(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        functions = (runtime, workflow, gradient_notebook, notebook, comparison, license)
+        functions = (
+            *(runtime, workflow, gradient_notebook, notebook, comparison, license),
+            framework_file,
+        )
         environment.globals.update({each.__name__: each for each in functions})
         filters = (quote, markdown, package_name, arguments, hexadecimal)
         environment.filters.update({each.__name__: each for each in filters})
@@ -110,30 +113,45 @@ def arguments(value: object) -> str:
     return json.dumps(shlex.split(str(value)))
 
 
-def runtime(name: str) -> dict[str, Any]:
-    """Read runtimes/<name>.yaml."""
-    return mapping(_find("runtimes", name), "a runtime is a mapping, such as  framework: PyTorch")
+@pass_context
+def runtime(context: Context) -> dict[str, Any]:
+    """Read runtimes/<framework>.yaml of the framework that was chosen."""
+    return _runtime(context["cookiecutter"]["framework"])
 
 
-def machine(kind: str, answer: str) -> str:
+def _runtime(framework: str) -> dict[str, Any]:
+    return mapping(
+        _find("runtimes", framework), "a runtime is a mapping, such as  framework: PyTorch"
+    )
+
+
+def machine(kind: str, answers: dict[str, str]) -> str:
     """Choose Gradient's machine of a kind: gpu (one), multi-gpu or cpu.
 
-    The answer itself where it is of that kind, or its like with several GPUs; else the machine
-    that runtimes/pytorch.yaml names for the kind.
+    The one that was chosen where it is of that kind, or its like with several GPUs; else the
+    machine that runtimes/<framework>.yaml names for the kind.
     """
-    machines = json.loads(MACHINES.read_text("utf-8"))["machines"]
-    gpus = {machine["name"]: machine["gpus"] for machine in machines}
+    gpus = _gpus()
     wanted = {"cpu": range(1), "gpu": range(1, 2), "multi-gpu": range(2, 100)}[kind]
-    likes = [name for name in gpus if re.fullmatch(rf"{re.escape(answer)}(x\d+)?", name)]
+    chosen = re.escape(answers["gradient_machine"])
+    likes = [name for name in gpus if re.fullmatch(rf"{chosen}(x\d+)?", name)]
     fits = [name for name in likes if gpus[name] in wanted]
-    return str(fits[0] if fits else runtime("pytorch")["gradient"]["machines"][kind])
+    others = _runtime(answers["framework"])["gradient"]["machines"]
+    return str(fits[0] if fits else others[kind])
+
+
+@cache
+def _gpus() -> dict[str, int]:
+    """Give how many GPUs each machine of Gradient has."""
+    machines = json.loads(MACHINES.read_text("utf-8"))["machines"]
+    return {machine["name"]: machine["gpus"] for machine in machines}
 
 
 @pass_context
 def gradient_notebook(context: Context, name: str, title: str, free: str = "") -> str:
     """Define a notebook on Gradient's free machine of that name, else on one of the kind `name`."""
-    chosen = free or machine(name, context["cookiecutter"]["gradient_machine"])
-    values = {"name": name, "title": title, "machine": chosen, **runtime("pytorch")}
+    chosen = free or machine(name, context["cookiecutter"])
+    values = {"name": name, "title": title, "machine": chosen, **runtime(context)}
     return _render(context, HERE / "runtimes" / "notebook.jinja", values)
 
 
@@ -141,6 +159,13 @@ def gradient_notebook(context: Context, name: str, title: str, free: str = "") -
 def license(context: Context, name: str) -> str:
     """Write the licence of that name."""
     return _render(context, HERE / "licenses" / name, {})
+
+
+@pass_context
+def framework_file(context: Context, name: str) -> str:
+    """Give a file of frameworks/<framework>, as it is."""
+    path: Path = HERE / "frameworks" / context["cookiecutter"]["framework"] / name
+    return path.read_text("utf-8").rstrip("\n")
 
 
 def comparison() -> str:
@@ -167,10 +192,12 @@ def workflow(context: Context, name: str) -> str:
     return _render(context, _find("workflows", name), {})
 
 
-def notebook(name: str, gpu: str, **values: str) -> str:
+@pass_context
+def notebook(context: Context, name: str, **values: str) -> str:
     """Write notebooks/<name>.py, cells in the percent format, as a notebook for Jupyter and Colab.
 
-    In it @NAME@ is replaced by the value of that name; `gpu` is what Colab is asked for.
+    In it @NAME@ is replaced by the value of that name. Colab is asked for the GPU that the machine
+    of Gradient has, where Colab offers it, else for its free one; for none where that has none.
     """
     text = _find("notebooks", name, "py").read_text("utf-8")
     for key, value in values.items():
@@ -181,9 +208,11 @@ def notebook(name: str, gpu: str, **values: str) -> str:
         "kernelspec": {"display_name": "Python 3", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    if gpu != "none":
-        metadata["accelerator"] = runtime("pytorch")["colab"]["accelerator"]
-        metadata["colab"]["gpuType"] = gpu
+    answer, colab = context["cookiecutter"]["gradient_machine"], runtime(context)["colab"]
+    if _gpus()[answer]:
+        metadata["accelerator"] = colab["accelerator"]
+        likes = [gpu for gpu in colab["gpus"] if answer.split("-")[0] == gpu]
+        metadata["colab"]["gpuType"] = likes[0] if likes else colab["gpus"][0]
     content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
 

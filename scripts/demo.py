@@ -1,4 +1,7 @@
-"""Generate a project in ./demo and run its train workflow; what is there carries on."""
+"""Generate a project in ./demo and run its train workflow; what is there carries on.
+
+python scripts/demo.py FRAMEWORK
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,14 @@ ENOUGH = 0.97
 
 def main() -> int:
     """Run it all; fail where the model is worse than it should be."""
-    begun = time.monotonic()
-    project = DEMO / PACKAGE
+    begun, framework = time.monotonic(), sys.argv[1]
+    project = DEMO / framework / PACKAGE
     if project.exists():
         print(f"{project} is there already: carrying on (make clean starts anew).")
     else:
-        cookiecutter(str(ROOT), no_input=True, default_config=True, output_dir=str(DEMO))
+        answers = {"framework": framework}
+        options = {"extra_context": answers, "output_dir": str(project.parent)}
+        cookiecutter(str(ROOT), no_input=True, default_config=True, **options)
     generated = time.monotonic()
     run(project, "run", "train")
     trained = time.monotonic()
@@ -40,7 +45,7 @@ def main() -> int:
         print(f"               {folder / name}")
     print(f"metrics        in the dataset {PACKAGE}-run: runs/train/metrics.jsonl")
     # Written by make when it has installed all that this needs.
-    stamp = Path(sys.prefix, ".demo")
+    stamp = Path(sys.prefix, f".{framework}")
     installed = f"install {stamp.read_text().strip()} s (once), " if stamp.exists() else ""
     made, ran = generated - begun, trained - generated
     print(f"time           {installed}generate {made:.1f} s, workflow {ran:.1f} s")

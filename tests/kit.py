@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 TEMPLATE = Path(__file__).resolve().parents[1]
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 KIT = TEMPLATE / "kit" / "src"
+REQUIREMENTS = PROJECT / "requirements.{{ 'txt' }}"
+CHOSEN = "{{ cookiecutter.framework }}"
 
 
 def paths(*folders: str | Path) -> str:
@@ -34,8 +36,11 @@ def metadata() -> Distribution:
 
 
 def requirements(file: Path) -> Iterator[Requirement]:
-    """Give what a file of requirements asks for; for the kit, what the kit asks for too."""
-    for line in file.read_text("utf-8").splitlines():
+    """Give what a file of requirements asks for; for the kit, what the kit asks for too.
+
+    The template's own file stands for that of a project with PyTorch.
+    """
+    for line in file.read_text("utf-8").replace(CHOSEN, "pytorch").splitlines():
         if line and not line.startswith(("#", "--")):
             asked = Requirement(line)
             yield asked

@@ -7,7 +7,6 @@ tests/test_matrix.py` is all of it.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tomllib
@@ -28,8 +27,8 @@ Answers = dict[str, str]
 LONG = "x" * 50
 COMBINATIONS: dict[str, Answers] = {
     "defaults": {},
-    "without a GPU anywhere": {"gradient_machine": "C5", "colab_gpu": "none"},
-    "the largest of all": {"gradient_machine": "H100", "colab_gpu": "H100"},
+    "without a GPU anywhere": {"gradient_machine": "C5"},
+    "the largest of all": {"gradient_machine": "H100"},
     "nothing to say": {"description": "", "license": "none", "github_owner": "a"},
     "the shortest names": {"project_name": "A", "project_slug": "a", "author": "B"},
     "the longest names": {
@@ -45,9 +44,7 @@ COMBINATIONS: dict[str, Answers] = {
 SINGLE = {f"{name}: {c}": {name: c} for name, c in CHOICES if c != ANSWERS[name][0]}
 MATRIX = SINGLE | COMBINATIONS
 # Machines stand in no metadata.
-PACKAGES = {
-    key: a for key, a in MATRIX.items() if not a.keys() <= {"gradient_machine", "colab_gpu"}
-}
+PACKAGES = {key: a for key, a in MATRIX.items() if not a.keys() <= {"gradient_machine"}}
 CONSTRAINTS = TEMPLATE / "requirements" / "constraints.txt"
 WORKFLOWS = list((TEMPLATE / "workflows").glob("*.yaml"))
 
@@ -92,8 +89,6 @@ def test_what_was_chosen_stands_where_it_counts(choice: tuple[Path, Answers]) ->
     assert metadata.get("license", "none") == chosen["license"]
     spec = yaml.safe_load((project / ".gradient/workflows/train.yaml").read_text("utf-8"))
     assert spec["defaults"]["resources"]["instance-type"] == chosen["gradient_machine"]
-    notebook = json.loads((project / "notebooks/train.ipynb").read_text("utf-8"))
-    assert notebook["metadata"]["colab"].get("gpuType", "none") == chosen["colab_gpu"]
 
 
 def test_a_choice_changes_no_python_file_but_for_the_folder_that_it_is_in(

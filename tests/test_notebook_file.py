@@ -59,9 +59,14 @@ def test_each_cell_has_a_form_with_a_title_and_a_text_before_it(project: Path) -
             assert before["cell_type"] == "markdown" and "".join(before["source"]).strip()
 
 
-@pytest.mark.parametrize("gpu", ["T4", "L4", "none"])
-def test_colab_is_asked_for_the_gpu_of_the_answers(bake: Bake, gpu: str) -> None:
-    metadata = read(bake(colab_gpu=gpu))["metadata"]
+@pytest.mark.parametrize(
+    "machine, gpu",
+    [("RTX4000", "T4"), ("A6000", "T4"), ("A100-80G", "A100"), ("H100", "H100"), ("C5", "none")],
+)
+def test_colab_is_asked_for_the_gpu_of_the_machine_or_for_its_free_one(
+    bake: Bake, machine: str, gpu: str
+) -> None:
+    metadata = read(bake(gradient_machine=machine))["metadata"]
     assert metadata.get("accelerator") == (None if gpu == "none" else "GPU")
     assert metadata["colab"].get("gpuType") == (None if gpu == "none" else gpu)
     assert metadata["kernelspec"] == {"name": "python3", "display_name": "Python 3"}

@@ -40,14 +40,19 @@ def label(machine: Machine) -> str:
     return name + (f", {memory:g} GB" if memory else "") + old
 
 
-@pytest.mark.parametrize(
-    "question, service", [("gradient_machine", "gradient"), ("colab_gpu", "colab")]
-)
-def test_the_machines_to_choose_are_those_of_the_catalogue(question: str, service: str) -> None:
-    known, labels = listed(service), ANSWERS["__prompts__"][question]
-    for choice in ANSWERS[question]:
-        if choice != "none":
-            assert labels[choice] == label(known[choice])
+def test_the_machines_to_choose_are_those_of_the_catalogue() -> None:
+    known, labels = listed("gradient"), ANSWERS["__prompts__"]["gradient_machine"]
+    for choice in ANSWERS["gradient_machine"]:
+        assert labels[choice] == label(known[choice])
+
+
+@pytest.mark.parametrize("framework", ANSWERS["framework"])
+def test_the_first_gpu_that_colab_is_asked_for_is_free_and_all_are_in_the_table(
+    framework: str,
+) -> None:
+    runtime = yaml.safe_load((TEMPLATE / f"runtimes/{framework}.yaml").read_text())
+    asked = [listed("colab")[name] for name in runtime["colab"]["gpus"]]
+    assert asked[0]["free"]
 
 
 def test_no_machine_that_is_chosen_for_the_user_is_too_old_for_pytorch() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import TEMPLATE
-from .kit import KIT, PROJECT, wheel
+from .kit import CHOSEN, KIT, PROJECT, REQUIREMENTS, wheel
 from .lab import call
 from .test_use import UNWANTED, commit, copy_template
 
@@ -88,6 +88,7 @@ def as_of_0_1(project: Path) -> None:
     shutil.rmtree(project / "vendor")
     # Of a checkout that was of 0.1 itself, folders without files may be left.
     shutil.copytree(KIT / "gradlab", project / "src/gradlab", ignore=UNWANTED, dirs_exist_ok=True)
+    (project / REQUIREMENTS.name).unlink()
     (project / "requirements.txt").write_text(REQUIREMENTS_OF_0_1)
     edit(project / ".dockerignore", "!vendor\n", "")
     edit(project / "Dockerfile", "COPY vendor vendor\n", "")
@@ -141,8 +142,8 @@ def test_an_update_from_0_1_takes_the_kit_out_of_the_project_and_keeps_your_edit
     as_today(updates.template)
     updates.update()
     assert not (project / "src/gradlab").exists()
-    requirements = (project / "requirements.txt").read_bytes()
-    assert requirements == (PROJECT / "requirements.txt").read_bytes()
+    requirements = (project / "requirements.txt").read_text()
+    assert requirements == REQUIREMENTS.read_text().replace(CHOSEN, "pytorch")
     assert 'find-links = ["vendor"]' in (project / "pyproject.toml").read_text()
     assert "epochs: int = 90" in (project / YOURS).read_text()
     assert (project / "src/my_model/mine.py").is_file()

@@ -1,7 +1,7 @@
 """The data: scikit-learn's handwritten digits, split, augmented and normalised.
 
 To use your own, return your own datasets from `datasets` and names from `LABELS`. A training
-set may draw its augmentation from the global generators of random, NumPy and torch.
+set may draw its augmentation from the global generators of random and NumPy.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
-from torch.utils.data import Dataset
+
+from gradlab.train.keyed import Dataset
 
 LABELS = [str(digit) for digit in range(10)]
 Images = np.ndarray[Any, np.dtype[np.float32]]
 
 
-class Digits(Dataset[tuple[Tensor, int]]):
-    """Grey images of shape (1, 8, 8), from -1 to 1, and their classes."""
+class Digits:
+    """Grey images of shape (8, 8), from -1 to 1, and their classes."""
 
     def __init__(self, images: Images, classes: list[int], augmented: bool = False) -> None:
         self.images = images
@@ -32,11 +31,11 @@ class Digits(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.classes)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Images, int]:
         image = self.images[index]
         if self.augmented:
             image = augment(image)
-        return torch.from_numpy(image[None] * 2 - 1), self.classes[index]
+        return image * 2 - 1, self.classes[index]
 
 
 def augment(image: Images) -> Images:
@@ -54,9 +53,9 @@ def augment(image: Images) -> Images:
 class Splits:
     """The three sets: to learn from, to choose the best model by, and to judge it once."""
 
-    train: Dataset[Any]
-    validation: Dataset[Any]
-    test: Dataset[Any]
+    train: Dataset
+    validation: Dataset
+    test: Dataset
 
 
 def datasets() -> Splits:

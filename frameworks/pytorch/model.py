@@ -13,7 +13,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Net(nn.Module):
-    """Classifies images of shape (batch, 1, 8, 8) into logits of shape (batch, 10)."""
+    """Classifies images of shape (batch, 8, 8) into logits of shape (batch, 10)."""
 
     def __init__(self, width: int, dropout: float, classes: int = 10) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the logits."""
-        logits: Tensor = self.classify(self.features(images))
+        logits: Tensor = self.classify(self.features(images.unsqueeze(1)))
         return logits
 
 

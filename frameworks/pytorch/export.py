@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from gradlab.base.errors import GradlabError
 from gradlab.base.files import prepare
@@ -56,7 +55,7 @@ def export(config: ExportConfig) -> int:
     return 0
 
 
-def some_inputs(test: Dataset[Any]) -> tuple[Tensor, dict[int, str]]:
+def some_inputs(test: keyed.Dataset) -> tuple[Tensor, dict[int, str]]:
     """Give the inputs of a batch, and names of the axes whose size varies from batch to batch."""
     examples = [test[i] for i in range(min(16, keyed.size(test)))]
     parts = [examples, *([example] for example in examples)]
