@@ -1,6 +1,6 @@
 """gradlab doctor: what this machine is, and what to do about anything that will hurt.
 
-Promises: only looks, needs no network, works without torch; every problem comes with what
+Promises: only looks, needs no network, works without a framework; every problem comes with what
 would mend it.
 """
 
@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,14 @@ from .services import machine, session
 from .services.origin import origin
 from .services.table import here
 
-PACKAGES = ("torch", "numpy", "tensorboard", "matplotlib", "scikit-learn", "safetensors")
+PACKAGES = ("numpy", "tensorboard", "matplotlib", "scikit-learn", "safetensors")
+# The module that training imports first, and the packages whose versions matter.
+FRAMEWORKS = {
+    "pytorch": ("torch", ("torch",)),
+    "jax": ("jax", ("jax", "flax", "optax")),
+    "keras": ("keras", ("keras",)),
+}
+INSTALL = "install the project: python -m pip install -r requirements.txt"
 GIB = 2**30
 LITTLE_SPACE = 2 * GIB
 LITTLE_MEMORY = 2 * GIB
@@ -55,28 +62,28 @@ def doctor_command(gpu: bool = False) -> int:
 
 def _facts(gpu: bool) -> Iterator[Fact]:
     yield Fact("service", f"{here().name} ({platform.platform(terse=True)})")
-    yield _device(gpu)
+    chosen = session.project_framework(session.project_root())
+    framework, packages = FRAMEWORKS.get(chosen, FRAMEWORKS["pytorch"])
+    yield _device(framework, gpu)
     yield _memory()
     yield from _storage()
     yield _time_left()
-    yield _versions()
+    yield _versions((*packages, *PACKAGES))
     yield Fact("template", origin(session.project_root()))
 
 
-def _device(gpu: bool) -> Fact:
+def _device(framework: str, gpu: bool) -> Fact:
+    from .train import frameworks  # and with it NumPy, which no other command waits for
+
     try:
-        from .train import torch
+        name, problem = frameworks.named(framework).device()
     except ImportError as error:
-        advice = "install the project: python -m pip install -r requirements.txt"
-        return Fact("device", f"unknown: {error}", advice, fatal=True)
-    problem = torch.gpu_problem()
-    if problem is None:
-        return Fact("device", torch.gpu_name())
-    if torch.choose("auto").type == "mps":
-        return Fact("device", "Apple GPU")
+        return Fact("device", f"unknown: {error}", INSTALL, fatal=True)
+    if name:
+        return Fact("device", name)
     value = f"CPU, {machine.cpus()} core(s): {problem}"
     if "not built for" in problem:
-        advice = "use the torch that came with the machine, or choose a newer GPU"
+        advice = f"use the {framework} that came with the machine, or choose a newer GPU"
         return Fact("device", value, advice, fatal=gpu)
     return Fact("device", value, here().gpu if gpu else "", fatal=gpu)
 
@@ -120,14 +127,14 @@ def _time_left() -> Fact:
     return Fact("time left", f"{clock(left)} at most; idle sessions end sooner", advice)
 
 
-def _versions() -> Fact:
+def _versions(packages: Sequence[str]) -> Fact:
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "missing"
     missing = "missing" in found.values()
-    advice = "install the project: python -m pip install -r requirements.txt" if missing else ""
+    advice = INSTALL if missing else ""
     text = ", ".join(f"{name} {number}" for name, number in found.items())
     return Fact("versions", text, advice, fatal=missing)

@@ -56,6 +56,16 @@ def project_name(root: Path) -> str:
         return root.name
 
 
+def project_framework(root: Path) -> str:
+    """Read which framework a project trains with: the extra of the kit that it requires."""
+    try:
+        required = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+        found = re.search(r"\bgradlab\[(\w+)", str(required["dependencies"]))
+    except (OSError, KeyError, TypeError, ValueError):
+        found = None
+    return found[1] if found else "pytorch"
+
+
 def storage(project: str) -> Storage:
     """Give the folder that keeps this project's runs, data and models between sessions.
 

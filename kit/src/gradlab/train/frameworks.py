@@ -46,6 +46,7 @@ class Framework:
     seed: Callable[[int], object]  # of its global generators, but for those of accelerators
     begin_worker: Callable[[], object]  # what a loader's worker does first
     reduced: Callable[[Any], Any]  # how pickle is to send a value (reducer_override)
+    device: Callable[[], tuple[str, str]]  # the name of what it computes on, or why only on the CPU
     arrays: Mapping[str, Arrays] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     forks: bool = True  # whether a process that has loaded it may be forked

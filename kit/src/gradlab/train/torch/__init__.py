@@ -58,6 +58,13 @@ def gpu_name() -> str:
     return ", ".join(f"{card.name} ({card.total_memory / 2**30:.0f} GiB)" for card in cards)
 
 
+def device() -> tuple[str, str]:
+    """Name the GPU that training would compute on, or say why there is none."""
+    if (problem := gpu_problem()) is None:
+        return gpu_name(), ""
+    return ("Apple GPU", "") if torch.backends.mps.is_available() else ("", problem)
+
+
 def choose(wanted: machine.Device) -> torch.device:
     """Choose the device: what was asked for, or GradlabError; else the fastest that works."""
     there, apple = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -261,6 +268,7 @@ FRAMEWORK = Framework(
     seed=torch.default_generator.manual_seed,
     begin_worker=partial(torch.set_num_threads, 1),
     reduced=_reduced,
+    device=device,
     arrays={"taken": TENSORS},
     kinds={
         "size": exactly(torch.Size, list, torch.Size),
