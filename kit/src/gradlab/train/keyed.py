@@ -50,10 +50,11 @@ def order(seed: int, epoch: int, size: int) -> np.ndarray[Any, np.dtype[np.int64
 
 def seed_generators(value: int) -> None:
     """Set the global generators of random, NumPy and each loaded framework; no accelerator's."""
-    random.seed(value)
-    np.random.seed(value & 0xFFFFFFFF)
     for framework in frameworks.loaded():
         framework.seed(value)
+    # After these, of which some set the two as well, each in its own way.
+    random.seed(value)
+    np.random.seed(value & 0xFFFFFFFF)
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> int:
