@@ -26,8 +26,8 @@ from .workers import End, Worker
 
 DYING = 1.0  # seconds until a process that dies is known to be dead
 UNSENT = (
-    "The {} data can't be sent to the loader's workers: let what they hold be plain, and functions be "
-    "at the top of a module, or take --workers 0"
+    "The {} data can't be sent to the loader's workers: let what they hold be plain, and "
+    "functions be at the top of a module, or take --workers 0"
 )
 LOOK = 0.2  # seconds from one look at a worker that brings nothing to the next
 
