@@ -16,8 +16,15 @@ from gradlab.base.errors import GradlabError
 from gradlab.services.machine import Device
 from gradlab.train import keyed, places, provenance, runs, streams, weightfile
 from gradlab.train.keras import backend, backend_name, join, loader, version
-from gradlab.train.keras.network import Arrays, Average, arrays, built, unchanged
-from gradlab.train.keras.network import load_optimizer, load_weights
+from gradlab.train.keras.network import (
+    Arrays,
+    Average,
+    arrays,
+    built,
+    load_optimizer,
+    load_weights,
+    unchanged,
+)
 from gradlab.train.keras.steps import Steps, as_float32, as_numpy
 from gradlab.train.loader import Loader
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -228,7 +228,7 @@ def open_run(
     package: Path,
     splits: examples.Splits = MappingProxyType({}),
     workers: int = 0,
-    given: State = MappingProxyType({}),
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
     """Open a run under its name, alone, and take up what it has saved.
 

@@ -71,7 +71,9 @@ def load_optimizer(optimizer: Any, saved: Arrays) -> None:
     made = arrays(optimizer.variables)
     forms = [{name: array.shape for name, array in each.items()} for each in (saved, made)]
     if names := sorted({name for name, _ in forms[0].items() ^ forms[1].items()}):
-        rows = "\n".join(f"    {n}: saved {_form(saved, n)}, now {_form(made, n)}" for n in names[:8])
+        rows = "\n".join(
+            f"    {n}: saved {_form(saved, n)}, now {_form(made, n)}" for n in names[:8]
+        )
         raise GradlabError(
             f"The saved run has another optimizer:\n{rows}\n"
             f"Put the optimizer back as it was, or {session.ways_to_start_over()}."

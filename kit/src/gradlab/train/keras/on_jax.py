@@ -40,7 +40,7 @@ def begin(wanted: machine.Device) -> tuple[str, int | None]:
 
 def is_made_for_bf16() -> bool:
     """Tell whether the accelerator gains by bf16: TPUs, and NVIDIA's GPUs since Ampere."""
-    device = jax.config.jax_default_device
+    device = jax.devices()[0]
     capability = str(getattr(device, "compute_capability", "0"))
     return device.platform == "tpu" or float(capability) >= 8
 
