@@ -158,17 +158,17 @@ class Learner:
         streams = trees.reseeded(self.streams, key)
         network = nnx.merge(graph, learned, streams, altered, copy=True)
         outputs = network(inputs)
-        *_, altered = nnx.split(network, nnx.Param, nnx.RngState, ...)
-        after = trees.named(altered)
+        after = trees.named(nnx.split(network, nnx.Param, nnx.RngState, ...)[-1])
         trees.refuse_altered(statistics, after)
         return trees.full(outputs), after
 
     def _averaged(self, average: Weights, now: Weights, step: Any) -> Weights:
         """Give the average after a step: after the first of all, the weights as they are."""
-        kept = jnp.where(step == 0, 0.0, self.config.ema) if average else 0.0
+        kept = jnp.where(step == 0, 0.0, self.config.ema or 0.0)
 
         def mean(name: str) -> jax.Array:
-            return (kept * average[name] + (1 - kept) * now[name]).astype(now[name].dtype)
+            both = kept * average[name] + (1 - kept) * now[name]
+            return jnp.asarray(both, now[name].dtype)
 
         return {name: mean(name) for name in average}
 
@@ -182,7 +182,8 @@ class Learner:
 
     def values(self, losses: list[Losses]) -> Lines:
         """Give the losses of some steps as numbers."""
-        return [{name: float(value) for name, value in l.items()} for l in jax.device_get(losses)]
+        lines = jax.device_get(losses)
+        return [{name: float(value) for name, value in line.items()} for line in lines]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

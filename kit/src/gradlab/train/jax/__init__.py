@@ -29,7 +29,9 @@ from ..values import NUMPY
 
 Value = TypeVar("Value")
 AXIS = "devices"
-OLDEST = 7.5  # compute capability of the oldest GPUs that JAX's builds for current CUDA are made for
+OLDEST = (
+    7.5  # compute capability of the oldest GPUs that JAX's builds for current CUDA are made for
+)
 AMPERE = 8.0  # and of the first that have bf16
 REPEATABLE = "--xla_gpu_deterministic_ops"
 

@@ -43,7 +43,8 @@ def named(tree: Any) -> Named:
 def filled(tree: Tree, leaves: Mapping[str, Any]) -> Tree:
     """Give a pytree as another one, with the leaves of these names in it."""
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    made: Tree = structure.unflatten([leaves[_name(path)] for path, _ in paths])
+    found = [leaves[_name(path)] for path, _ in paths]
+    made: Tree = jax.tree.unflatten(structure, found)
     return made
 
 
@@ -117,9 +118,9 @@ def parts(batch: Any, count: int) -> Any:
 def key(*names: int | str) -> jax.Array:
     """Give the key of random numbers that belongs to a seed and what it is for."""
     value = keyed.key(*names)
-    return jax.random.wrap_key_data(
-        np.array([value >> 32, value & 0xFFFFFFFF], np.uint32), impl="threefry2x32"
-    )
+    halves = np.array([value >> 32, value & 0xFFFFFFFF], np.uint32)
+    made: jax.Array = jax.random.wrap_key_data(jnp.asarray(halves), impl="threefry2x32")
+    return made
 
 
 def reseeded(streams: Tree, key: jax.Array) -> Tree:
@@ -135,7 +136,7 @@ def reseeded(streams: Tree, key: jax.Array) -> Tree:
         own = jax.random.fold_in(key, number)
         return jax.random.split(own, leaf.shape) if leaf.shape else own
 
-    begun: Tree = structure.unflatten([fresh(*each) for each in enumerate(leaves)])
+    begun: Tree = jax.tree.unflatten(structure, [fresh(*each) for each in enumerate(leaves)])
     return begun
 
 
