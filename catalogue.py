@@ -54,10 +54,10 @@ class Catalogue(Extension):
         super().__init__(environment)
         functions = (
             *(runtime, workflow, gradient_notebook, notebook, comparison, license),
-            framework_file,
+            *(framework_file, install),
         )
         environment.globals.update({each.__name__: each for each in functions})
-        filters = (quote, markdown, package_name, arguments, hexadecimal)
+        filters = (quote, markdown, package_name, arguments, shell, hexadecimal)
         environment.filters.update({each.__name__: each for each in filters})
         compiler = environment.from_string
         # The only way in: cookiecutter renders an answer given on the command line, in a
@@ -106,6 +106,11 @@ def package_name(value: object) -> str:
 def hexadecimal(value: object) -> str:
     """Write a text as the hexadecimal digits of its bytes in UTF-8."""
     return str(value).encode("utf-8", "surrogatepass").hex()
+
+
+def shell(words: list[str]) -> str:
+    """Write words as a shell takes them."""
+    return shlex.join(words)
 
 
 def arguments(value: object) -> str:
@@ -162,6 +167,20 @@ def license(context: Context, name: str) -> str:
 
 
 @pass_context
+def install(context: Context) -> str:
+    """Write how a job installs what the project requires, beside what its image brings."""
+    command = "python -m pip install --quiet"
+    lines = [f"{command} --requirement /inputs/repo/requirements.txt"]
+    if overlay := runtime(context)["gradient"]["overlay"]:
+        image = "if python -c 'import sys; sys.exit(sys.prefix != sys.base_prefix)'; then"
+        venv = "  python -m venv --system-site-packages --without-pip /tmp/overlay"
+        here = "  PATH=/tmp/overlay/bin:$PATH"
+        why = "# In an image, what is added lies beside what that brings, which stays as it is."
+        lines = [why, image, venv, here, f"  {command} {shell(overlay)}", "fi", *lines]
+    return "\n".join(lines)
+
+
+@pass_context
 def framework_file(context: Context, name: str) -> str:
     """Give a file of frameworks/<framework>, as it is."""
     path: Path = HERE / "frameworks" / context["cookiecutter"]["framework"] / name
@@ -210,7 +229,7 @@ def notebook(context: Context, name: str, **values: str) -> str:
     }
     answer, colab = context["cookiecutter"]["gradient_machine"], runtime(context)["colab"]
     if _gpus()[answer]:
-        metadata["accelerator"] = colab["accelerator"]
+        metadata["accelerator"] = colab["accelerators"][0]
         likes = [gpu for gpu in colab["gpus"] if answer.split("-")[0] == gpu]
         metadata["colab"]["gpuType"] = likes[0] if likes else colab["gpus"][0]
     content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}

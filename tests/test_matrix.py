@@ -1,7 +1,8 @@
 """Every choice of every question, and choices together: which files, and the project's own checks.
 
-Only the package's name alters Python files, as a test says, so types and tests run for the longest
-name, not for all the choices; test_github.py runs them for the default one. `pytest -m slow
+Only the package's name and the framework alter Python files, as a test says, so types and tests run
+for the longest name and in tests/frameworks, not for all the choices; test_github.py runs them for
+the default one. `pytest -m slow
 tests/test_matrix.py` is all of it.
 """
 
@@ -18,7 +19,7 @@ import yaml
 from packaging.metadata import Metadata
 
 from .conftest import TEMPLATE, Bake, generate
-from .kit import environment, install_kit
+from .kit import environment, install_kit, requirements
 from .lab import Lab, call
 from .sound import assert_sound
 from .test_template import ANSWERS, CHOICES, FILES, files, run
@@ -89,15 +90,20 @@ def test_what_was_chosen_stands_where_it_counts(choice: tuple[Path, Answers]) ->
     assert metadata.get("license", "none") == chosen["license"]
     spec = yaml.safe_load((project / ".gradient/workflows/train.yaml").read_text("utf-8"))
     assert spec["defaults"]["resources"]["instance-type"] == chosen["gradient_machine"]
+    kit = next(requirements(project / "requirements.txt"))
+    assert kit.extras == {chosen["framework"]}
 
 
-def test_a_choice_changes_no_python_file_but_for_the_folder_that_it_is_in(
+def test_a_choice_changes_no_python_file_but_the_framework_its_own_ones(
     choice: tuple[Path, Answers], project: Path
 ) -> None:
-    other, _ = choice
+    other, answers = choice
+    own = TEMPLATE / "frameworks" / answers.get("framework", "pytorch")
     for path in other.rglob("*.py"):
         name = str(path.relative_to(other)).replace(f"src/{other.name}/", "src/my_model/")
-        assert path.read_bytes() == (project / name).read_bytes(), name
+        of_framework = own / path.name
+        same = of_framework if of_framework.exists() else project / name
+        assert path.read_bytes() == same.read_bytes(), name
 
 
 def test_a_choice_passes_its_own_lint_and_format(choice: tuple[Path, Answers]) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+import yaml
 
+from .conftest import TEMPLATE, Bake
 from .kit import metadata
+from .test_template import ANSWERS
 
 DATA = Path(__file__).parent / "data"
 IMAGES = {"colab-2026-08": "3.13", "gradient-pt211": "3.11"}
@@ -25,13 +30,21 @@ def versions(text: str) -> Versions:
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pairs}
 
 
-def resolve(image: str, requirements: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Resolve requirements as if everything that the image has could not be moved."""
-    kept = versions((DATA / f"{image}.txt").read_text())
+def resolve(
+    image: str, requirements: str, folder: Path, shadowed: Collection[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Resolve requirements as if nothing that the image has could be moved, but for some."""
+    kept = listed(image, shadowed)
     (folder / "kept.txt").write_text("".join(f"{n}=={v}\n" for n, v in kept.items()))
     (folder / "requirements.in").write_text(requirements)
     options = ["--python-version", IMAGES[image], "--constraint", "kept.txt"]
     return uv_compile(folder, *options, "requirements.in")
+
+
+def listed(image: str, shadowed: Collection[str] = ()) -> Versions:
+    """Give what an image has, but for what is shadowed there."""
+    found = versions((DATA / f"{image}.txt").read_text())
+    return {name: version for name, version in found.items() if name not in shadowed}
 
 
 def uv_compile(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -53,19 +66,51 @@ def test_the_project_installs_without_moving_what_a_service_brought(
     more = [one for extra in extras for one in table["optional-dependencies"][extra]]
     done = resolve(image, required(project) + "\n".join(more), tmp_path)
     assert done.returncode == 0, done.stderr
-    found, kept = versions(done.stdout), versions((DATA / f"{image}.txt").read_text())
-    assert {"torch", "numpy", "pillow"} <= found.keys() & kept.keys()
-    assert {n: v for n, v in found.items() if n in kept} == {
-        n: v for n, v in kept.items() if n in found
-    }
+    assert {"torch", "numpy", "pillow"} <= unmoved(done.stdout, image)
 
 
-def test_in_colab_the_project_adds_the_kit_and_one_package(project: Path, tmp_path: Path) -> None:
-    done = resolve("colab-2026-08", required(project), tmp_path)
-    found, kept = versions(done.stdout), versions((DATA / "colab-2026-08.txt").read_text())
-    # Those come with torch, in whatever build it is there.
-    new = {name for name in found.keys() - kept.keys() if not re.match("nvidia|cuda", name)}
-    assert new == {"gradlab", "tyro"}
+def unmoved(found: str, image: str, shadowed: Collection[str] = ()) -> set[str]:
+    """Name what a resolution takes as the image has it; nothing else may be taken otherwise."""
+    resolved, kept = versions(found), listed(image, shadowed)
+    both = resolved.keys() & kept.keys()
+    assert {name: resolved[name] for name in both} == {name: kept[name] for name in both}
+    return both
+
+
+# What is new in Colab; besides, what comes with torch and JAX in whatever build they are there.
+NEW = {"pytorch": {"gradlab", "tyro"}, "jax": {"gradlab", "tyro"}, "keras": {"gradlab", "tyro"}}
+
+
+@pytest.mark.parametrize("framework", ANSWERS["framework"])
+def test_in_colab_a_project_adds_the_kit_and_one_package(
+    bake: Bake, tmp_path: Path, framework: str
+) -> None:
+    done = resolve("colab-2026-08", required(bake(framework=framework)), tmp_path)
+    assert done.returncode == 0, done.stderr
+    unmoved(done.stdout, "colab-2026-08")
+    found, kept = versions(done.stdout), listed("colab-2026-08")
+    new = {name for name in found.keys() - kept if not re.match("nvidia|cuda", name)}
+    assert new == NEW[framework]
+
+
+# What an overlay puts before what the image has, for the image's own is too old.
+SHADOWED = {"jax": {"scipy"}, "keras": set[str]()}
+
+
+@pytest.mark.parametrize("framework", set(ANSWERS["framework"]) - {"pytorch"})
+def test_beside_gradients_image_an_overlay_is_added_that_shadows_what_it_must(
+    bake: Bake, tmp_path: Path, framework: str
+) -> None:
+    runtime = yaml.safe_load((TEMPLATE / f"runtimes/{framework}.yaml").read_text())["gradient"]
+    project = bake(framework=framework)
+    assert shlex.join(runtime["overlay"]) in (project / "Dockerfile").read_text()
+    workflow = (project / ".gradient/workflows/train.yaml").read_text()
+    assert workflow.count(shlex.join(runtime["overlay"])) == 2
+    wanted = "\n".join([required(project), *runtime["overlay"]])
+    done = resolve("gradient-pt211", wanted, tmp_path, SHADOWED[framework])
+    assert done.returncode == 0, done.stderr
+    kept = unmoved(done.stdout, "gradient-pt211", SHADOWED[framework])
+    assert {"numpy", "pillow", "scikit-learn", "matplotlib"} <= kept
 
 
 def test_uv_finds_the_kit_where_the_project_says_that_it_lies(project: Path) -> None:

@@ -175,7 +175,11 @@ def test_generated_over_a_project_what_the_user_added_stays(tmp_path: Path) -> N
     "file, text, message",
     [
         ("workflows/train.yaml", "jobs:\n  a: {{ cookiecutter.machine }}\n", "2: 'coll"),
-        ("workflows/train.yaml", "jobs:\n\n  a: {{ runtime('jax') }}\n", "3: "),
+        (
+            "workflows/train.yaml",
+            "jobs:\n\n  a: {{ runtime().cloud.image }}\n",
+            "3: 'dict object' has no",
+        ),
         ("workflows/train.yaml", "jobs: {% fi %}\n", "1: Encountered unknown tag 'fi'"),
         ("runtimes/pytorch.yaml", "gradient:\n  image: a: b\n", "2: mapping values are"),
         ("runtimes/pytorch.yaml", "- gradient\n", "1: a runtime is a mapping"),

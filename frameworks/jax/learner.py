@@ -115,7 +115,7 @@ class Learner:
         parameters, before = arrays["parameters"], arrays["optimizer"]
         changes, changed = self.optimizer.update(gradients, before, parameters)
         changes = jax.tree.map(lambda change: -rate * change, changes)
-        parameters = optax.apply_updates(parameters, changes)
+        parameters = dict(optax.apply_updates(parameters, changes))
         average = self._averaged(arrays["average"], parameters | statistics, step)
         after = {"parameters": parameters, "statistics": statistics, "average": average}
         return {**after, "optimizer": changed}, losses

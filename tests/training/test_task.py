@@ -14,7 +14,7 @@ Edited = Callable[..., Lab]
 SHORT = ["--max-steps", "40"]
 LOSS = '"loss": cross_entropy('
 LOGITS = "logits: Tensor = self.classify(self.features(images))"
-EXAMPLE = "return torch.from_numpy(image[None] * 2 - 1),"
+EXAMPLE = "return image * 2 - 1,"
 RESULT = "return values, task.seen(outputs, targets)"
 
 
@@ -61,8 +61,8 @@ def test_runs_whose_evaluation_has_no_loss_are_compared(edited: Edited) -> None:
 def test_a_network_of_several_inputs_is_told_where_its_export_is_to_be_changed(
     edited: Edited,
 ) -> None:
-    data = (EXAMPLE, EXAMPLE.replace("return ", 'return {"image": ').replace("1),", "1)},"))
-    lab = edited(data=data, model=("self.features(images)", 'self.features(images["image"])'))
+    data = (EXAMPLE, EXAMPLE.replace("return ", 'return {"image": ').replace("1,", "1},"))
+    lab = edited(data=data, model=("images.unsqueeze(1)", 'images["image"].unsqueeze(1)'))
     lab.train(*SHORT)
     output = lab.run(lab.package, "export", code=2)
     assert "takes a dict" in output and "`to_onnx`" in output

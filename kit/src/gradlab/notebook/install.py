@@ -24,7 +24,7 @@ from ..services.origin import VENDOR, is_the_kit_of, wheel
 
 # What notebooks have loaded before their first cell, and what is built for the machine's GPU.
 KEPT = re.compile(
-    r"(torch\w*|triton|nvidia-.*|numpy|pillow|jax|jaxlib|jax-.*|tensorflow|keras"
+    r"(torch\w*|triton|nvidia-.*|numpy|pillow|jax|jaxlib|jax-.*|tensorflow"
     r"|ipython|ipykernel|ipywidgets|jupyter-.*|notebook|tornado|pyzmq|traitlets|google-colab)"
 )
 # Of PEP 440; what distributions of Linux install has others, which pip refuses to read.

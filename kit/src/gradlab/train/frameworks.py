@@ -48,6 +48,7 @@ class Framework:
     reduced: Callable[[Any], Any]  # how pickle is to send a value (reducer_override)
     arrays: Mapping[str, Arrays] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    forks: bool = True  # whether a process that has loaded it may be forked
     unpickled: Callable[[bytes], Any] | None = None  # reads what version 0.1 has saved
 
 

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pickle import PicklingError
 from typing import Any
 
 from ..base import signals
@@ -24,6 +25,10 @@ from .keyed import Dataset, Position
 from .workers import End, Worker
 
 DYING = 1.0  # seconds until a process that dies is known to be dead
+UNSENT = (
+    "The {} data can't be sent to the loader's workers: let what they hold be plain, and "
+    "functions be at the top of a module, or take --workers 0"
+)
 LOOK = 0.2  # seconds from one look at a worker that brings nothing to the next
 
 
@@ -69,6 +74,9 @@ class Loader(Iterator[Any]):
         except OSError as error:
             self._kill()
             raise LoaderError(f"The loader's workers can't start: {told(error)}") from error
+        except (PicklingError, AttributeError, TypeError) as error:
+            self._kill()
+            raise LoaderError(f"{UNSENT.format(self._examples.name)}: {error}") from error
         self._batches = self._loaded()
         if self._pin:
             pinned = map(self._pin, self._batches)
@@ -76,9 +84,9 @@ class Loader(Iterator[Any]):
         return self
 
     def _start(self) -> None:
+        made = [Worker(n, self._count, self._examples, self._places) for n in range(self._count)]
         with signals.held_back():
-            for number in range(self._count):
-                worker = Worker(number, self._count, self._examples, self._places)
+            for worker in made:
                 worker.start()
                 self._workers.append(worker)
 

@@ -198,6 +198,7 @@ def _numbers(array: Any) -> Any:
 
 FRAMEWORK = Framework(
     version=f"jax {jax.__version__}",
+    forks=False,  # a fork has its locks and none of its threads
     seed=lambda _: None,  # there is no global generator
     begin_worker=lambda: None,
     reduced=lambda _: NotImplemented,
