@@ -12,9 +12,8 @@ from typing import Any
 import keras
 from safetensors.numpy import load, save
 
-from gradlab.base.errors import GradlabError
 from gradlab.services.machine import Device
-from gradlab.train import keyed, places, provenance, runs, streams, weightfile
+from gradlab.train import keyed, places, profiles, provenance, runs, streams, weightfile
 from gradlab.train.keras import backend, backend_name, join, loader, version
 from gradlab.train.keras.network import (
     Arrays,
@@ -45,15 +44,11 @@ class Learner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.world = join(config.device)
+        self.world = join(config.device, config.compile)
         # Beside the options, what a run can't change on its way: the backends' last bits differ.
         self.settings = {"framework": f"keras on {backend_name()}"}
         keyed.split(config.batch_size, self.world.size, config.accumulate)
-        if config.profile:
-            raise GradlabError(
-                "--profile: Keras gives no trace that can be shown here. Leave the option out; "
-                "the profilers of TensorFlow and of JAX trace a program of your own."
-            )
+        self.profiler = backend().profiler() if config.profile else None
 
     def load(self, saved: Arrays, source: object) -> None:
         """Build the network with weights that were saved; GradlabError where they don't fit."""
@@ -64,7 +59,6 @@ class Learner:
     def start(self, total: int, state: dict[str, Any] | None, data: Any = None) -> None:
         """Build all afresh from the seed, or as a checkpoint has it, for so many steps in all."""
         config, self.total = self.config, total
-        keyed.seed_generators(keyed.key(config.seed, "weights"))
         self._build(lambda: data)
         self.optimizer = keras.optimizers.AdamW(
             config.learning_rate, weight_decay=config.weight_decay, global_clipnorm=config.clip
@@ -88,7 +82,8 @@ class Learner:
             with self.load_batches(data(), "training", [[(0, 0)]], 0) as loaded:
                 return next(loaded)[0]
 
-        self.network = built(lambda: build(self.config.model), self.precision, inputs)
+        seed = keyed.key(self.config.seed, "weights")
+        self.network = built(lambda: build(self.config.model), seed, self.precision, inputs)
         self.infer = backend().forward(self.network, self.config.compile)
 
     def close(self) -> None:
@@ -108,8 +103,9 @@ class Learner:
         return loader(streams.source(data, seed=0), name, batches, workers, task.collate)
 
     def profiled(self, batches: Iterable[Any], run: runs.Run | None) -> Iterable[Any]:
-        """Give the batches, of which none is traced."""
-        return batches
+        """Trace some steps, if that was asked for."""
+        make = self.profiler
+        return profiles.traced(batches, run, True, make) if make else batches
 
     def step(self, step: int, batch: Any, rate: float | None = None) -> Losses:
         """Learn from a batch, by the step's rate or another; give its losses, on the device."""

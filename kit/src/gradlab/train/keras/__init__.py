@@ -82,9 +82,9 @@ class World:
         return "bf16" if self.device != "cpu" and backend().is_made_for_bf16() else "fp32"
 
     def seed_step(self, seed: int, step: int) -> None:
-        """Make what draws from a global generator in a step a function of (seed, step).
+        """Make what draws from random or NumPy in a step a function of (seed, step).
 
-        What a layer draws by a generator of its own, as Dropout does, is part of the model's state.
+        What a layer draws, as Dropout does, it draws by a generator that is part of the model.
         """
         keyed.seed_step(seed, step)
 
@@ -101,8 +101,10 @@ class World:
         return nullcontext()
 
 
-def join(wanted: machine.Device) -> World:
+def join(wanted: machine.Device, compiled: bool = False) -> World:
     """Choose the device, and algorithms that give the same bits each time.
+
+    `compiled` tells whether XLA computes a step where that is a choice.
 
     Raises GradlabError for a device that doesn't work here, and for more than one process.
     """
@@ -114,7 +116,7 @@ def join(wanted: machine.Device) -> World:
     if wanted == "mps":
         raise GradlabError("--device mps: Keras can't use an Apple GPU here. Leave the option out.")
     machine.keep_freed_memory()
-    return World(*backend().begin(wanted))
+    return World(*backend().begin(wanted, compiled))
 
 
 def no_gpu(problem: str) -> GradlabError:
@@ -138,7 +140,9 @@ def loader(
 
 FRAMEWORK = Framework(
     version=version(),
-    seed=lambda value: keras.utils.set_random_seed(value & 0xFFFFFFFF),
+    # Setting TensorFlow's seed discards what it has compiled, and the next step compiles it anew. A
+    # layer draws by a generator of its own, whose state is the model's.
+    seed=lambda _: None,
     begin_worker=lambda: None,
     reduced=lambda _: NotImplemented,
     # The threads of TensorFlow and of JAX hold locks.

@@ -14,20 +14,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...base.errors import GradlabError
-from ...services import session
 from .. import weights as named
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def built(build: Callable[[], Any], precision: str, inputs: Callable[[], Any]) -> Any:
-    """Build a network that computes in the precision, fp32 or bf16; its weights are float32.
+def built(build: Callable[[], Any], seed: int, precision: str, inputs: Callable[[], Any]) -> Any:
+    """Build a network from a seed that computes in the precision, fp32 or bf16.
 
+    Its weights are float32.
     `inputs` gives the inputs of a batch, for a network that doesn't know their shapes by itself.
     """
     # Names that Keras makes up are counted in a process: the same network would get others next.
     keras.backend.clear_session()
+    keras.utils.set_random_seed(seed & 0xFFFFFFFF)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy({"fp32": "float32", "bf16": "mixed_bfloat16"}[precision])
     try:
@@ -68,21 +68,8 @@ def load_weights(variables: Sequence[Any], saved: Arrays, source: object) -> Non
 
 def load_optimizer(optimizer: Any, saved: Arrays) -> None:
     """Load an optimizer's state; GradlabError where it is that of another optimizer."""
-    made = arrays(optimizer.variables)
-    forms = [{name: array.shape for name, array in each.items()} for each in (saved, made)]
-    if names := sorted({name for name, _ in forms[0].items() ^ forms[1].items()}):
-        rows = "\n".join(
-            f"    {n}: saved {_form(saved, n)}, now {_form(made, n)}" for n in names[:8]
-        )
-        raise GradlabError(
-            f"The saved run has another optimizer:\n{rows}\n"
-            f"Put the optimizer back as it was, or {session.ways_to_start_over()}."
-        )
+    named.compare_optimizer(saved, arrays(optimizer.variables))
     _assign(optimizer.variables, saved)
-
-
-def _form(state: Arrays, name: str) -> str:
-    return str(state[name].shape) if name in state else "not there"
 
 
 def _assign(variables: Sequence[Any], values: Arrays) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,38 +10,31 @@ import keras
 import numpy as np
 
 from ...services import machine
-from . import no_gpu
+from .. import jax as room
+from ..jax.profiler import Profiler
 from .steps import Losses, Steps
 
-# Read when JAX starts its backend, which is when the first device is asked for.
-DETERMINISTIC = "--xla_gpu_deterministic_ops"
 State = list[list[Any]]
 
 
-def begin(wanted: machine.Device) -> tuple[str, int | None]:
-    """Choose the device: cpu, cuda or tpu; GradlabError where it can't be had."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if DETERMINISTIC not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}=true".strip()
-    if wanted == "cpu":
-        jax.config.update("jax_platforms", "cpu")  # else a GPU's memory would be taken as well
-    platform = None if wanted == "auto" else wanted
-    try:
-        device = jax.devices(platform)[0]
-    except RuntimeError as error:
-        if wanted != "cuda":
-            raise
-        raise no_gpu(f"JAX {jax.__version__} finds no NVIDIA GPU that it can use") from error
-    jax.config.update("jax_default_device", device)
-    kind = "cuda" if device.platform == "gpu" else device.platform
-    return kind, None
+def begin(wanted: machine.Device, compiled: bool) -> tuple[str, int | None]:
+    """Choose the device: cpu, cuda or tpu, and the CPU's threads; GradlabError if it isn't there.
+
+    Of several GPUs it is the first.
+    """
+    world = room.join(wanted)
+    jax.config.update("jax_default_device", world.mesh.devices.flat[0])
+    return world.kind, machine.cpus() if world.kind == "cpu" else None
 
 
 def is_made_for_bf16() -> bool:
-    """Tell whether the accelerator gains by bf16: TPUs, and NVIDIA's GPUs since Ampere."""
-    device = jax.devices()[0]
-    capability = str(getattr(device, "compute_capability", "0"))
-    return device.platform == "tpu" or float(capability) >= 8
+    """Tell whether the device gains by bf16: TPUs, and NVIDIA's GPUs since Ampere."""
+    return room.join("auto").precision("auto") == "bf16"
+
+
+def profiler() -> Callable[[], Any]:
+    """Give what makes a profiler, for train/profiles.py."""
+    return Profiler
 
 
 def on_device(array: np.ndarray[Any, Any]) -> Any:
@@ -86,7 +78,7 @@ class Learning(Steps):
 
     def whole(self, batch: Any, rate: float, decay: float) -> Losses:
         """Learn from a batch at once."""
-        self._state, losses = self._whole(self._taken(), batch, rate, decay)
+        self._state, losses = self._whole(self._taken(), batch, *_numbers(rate, decay))
         return dict(losses)
 
     def backward(self, part: Any) -> tuple[Losses, list[Any]]:
@@ -98,7 +90,7 @@ class Learning(Steps):
 
     def apply(self, gradients: list[Any], rate: float, decay: float) -> None:
         """Change the weights by their gradients, and the average by the weights."""
-        self._state = self._apply(self._taken(), gradients, rate, decay)
+        self._state = self._apply(self._taken(), gradients, *_numbers(rate, decay))
 
     def settle(self) -> None:
         """Have the variables hold what the steps have made of them."""
@@ -141,3 +133,8 @@ class Learning(Steps):
         pairs = zip(average, (every[at] for at in self._averaged), strict=True)
         average = [(mine * decay + own * (1 - decay)).astype(mine.dtype) for mine, own in pairs]
         return [list(learned), others, list(optimizer), average]
+
+
+def _numbers(*values: float) -> list[Any]:
+    """Give numbers that have a type: what became of others would be compiled for once more."""
+    return [np.float32(value) for value in values]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ...base.errors import GradlabError
 from ...services import machine
 from .. import devices
 from . import no_gpu
@@ -19,20 +20,23 @@ from .steps import Losses, Steps
 THREADS = "OMP_NUM_THREADS"
 
 
-def begin(wanted: machine.Device) -> tuple[str, int | None]:
+def begin(wanted: machine.Device, compiled: bool) -> tuple[str, int | None]:
     """Choose the device, cpu or cuda, and the CPU's threads; GradlabError where it can't be had."""
-    tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")
     if wanted == "cuda" and not gpus:
         without = f"TensorFlow {tf.__version__} was built without CUDA"
         built = tf.test.is_built_with_cuda()
         raise no_gpu("TensorFlow finds no NVIDIA GPU that it can use" if built else without)
+    on_gpu = wanted != "cpu" and bool(gpus)
+    # On a CPU, XLA computes the same each time, and refuses some of its operations where it must.
+    if on_gpu or not compiled:
+        tf.config.experimental.enable_op_determinism()
     # All this can be chosen until TensorFlow computes for the first time: then it is as it is.
     with suppress(RuntimeError):
         tf.config.set_visible_devices([] if wanted == "cpu" else gpus[:1], "GPU")
         for gpu in gpus[:1]:
             tf.config.experimental.set_memory_growth(gpu, True)
-    if wanted != "cpu" and gpus:
+    if on_gpu:
         return "cuda", None
     return "cpu", _fixed_threads()
 
@@ -50,6 +54,14 @@ def is_made_for_bf16() -> bool:
     """Tell whether the GPU gains by bf16: NVIDIA's do since Ampere."""
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
     return any(each.get("compute_capability", (0, 0)) >= (8, 0) for each in details)
+
+
+def profiler() -> Callable[[], Any]:
+    """Give what makes a profiler; GradlabError, for TensorFlow's gives no trace to be shown."""
+    raise GradlabError(
+        "--profile: TensorFlow's profiler gives no trace that can be shown here. Leave the option "
+        "out, or trace a run of its own on JAX, with KERAS_BACKEND=jax."
+    )
 
 
 def on_device(array: np.ndarray[Any, Any]) -> Any:
@@ -78,11 +90,13 @@ class Learning(Steps):
 
     def whole(self, batch: Any, rate: float, decay: float) -> Losses:
         """Learn from a batch at once."""
-        return dict(self._whole(batch, *_numbers(rate, decay)))
+        with _known():
+            return dict(self._whole(batch, *_numbers(rate, decay)))
 
     def backward(self, part: Any) -> tuple[Losses, list[Any]]:
         """Give the losses and the gradients of a part."""
-        losses, gradients = self._backward(part)
+        with _known():
+            losses, gradients = self._backward(part)
         return losses, [tf.convert_to_tensor(each) for each in gradients]
 
     def apply(self, gradients: list[Any], rate: float, decay: float) -> None:
@@ -111,6 +125,16 @@ class Learning(Steps):
         self.optimizer.apply(gradients, self.model.trainable_variables)
         for mine, own in zip(self.average.variables, self.average.of, strict=True):
             mine.assign(tf.cast(mine, mine.dtype) * decay + tf.cast(own, mine.dtype) * (1 - decay))
+
+
+@contextmanager
+def _known() -> Iterator[None]:
+    """Say in plain words what XLA can't compute."""
+    try:
+        yield
+    except tf.errors.UnimplementedError as error:
+        reason = error.message.partition("\n")[0]
+        raise GradlabError(f"--compile: {reason} Leave the option out.") from error
 
 
 def _numbers(*values: float) -> list[Any]:
