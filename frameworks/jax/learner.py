@@ -106,6 +106,7 @@ class Learner:
     def step(self, step: int, batch: Any, rate: float | None = None) -> Losses:
         """Learn from a batch, by the step's rate or another; give its losses, on the devices."""
         rate = self.learning_rate(step) if rate is None else rate
+        losses: Losses
         self.arrays, losses = self.update(self.arrays, batch, np.int32(step), np.float32(rate))
         return losses
 
@@ -228,7 +229,11 @@ class Learner:
 
     def where(self) -> str:
         """Say on what it computes: on another device the last bits may differ."""
-        return f"{self.world} ({self.precision}), jax {jax.__version__}"
+        world = self.world
+        return (
+            f"{world.kind} ({self.precision}, {world.name}), "
+            f"{world.devices} device(s), jax {jax.__version__}"
+        )
 
 
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
