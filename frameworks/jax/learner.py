@@ -42,6 +42,7 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.world = join(config.device)
+        self.settings = dict[str, Any]()  # beside the options, what a run can't change on its way
 
     def load(self, saved: Weights, source: object) -> None:
         """Build the network with weights that were saved; GradlabError where they don't fit."""
