@@ -232,7 +232,7 @@ def installed_names(project: Path) -> set[str]:
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     extras = [line for extra in table["optional-dependencies"].values() for line in extra]
     todo = [*requirements(project / "requirements.txt"), *map(Requirement, extras)]
-    todo += of_the_kit(["s3", "export"])
+    todo += of_the_kit(["s3", "export", *ANSWERS["framework"]])
     asked = {underscored(requirement.name) for requirement in todo}
     installed, mine = set[str](), {"gradlab"}
     while todo:

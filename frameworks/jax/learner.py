@@ -42,6 +42,7 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.world = join(config.device)
+        self.settings = dict[str, Any]()  # beside the options, what a run can't change on its way
 
     def load(self, saved: Weights, source: object) -> None:
         """Build the network with weights that were saved; GradlabError where they don't fit."""
@@ -106,6 +107,7 @@ class Learner:
     def step(self, step: int, batch: Any, rate: float | None = None) -> Losses:
         """Learn from a batch, by the step's rate or another; give its losses, on the devices."""
         rate = self.learning_rate(step) if rate is None else rate
+        losses: Losses
         self.arrays, losses = self.update(self.arrays, batch, np.int32(step), np.float32(rate))
         return losses
 
@@ -228,7 +230,11 @@ class Learner:
 
     def where(self) -> str:
         """Say on what it computes: on another device the last bits may differ."""
-        return f"{self.world} ({self.precision}), jax {jax.__version__}"
+        world = self.world
+        return (
+            f"{world.kind} ({self.precision}, {world.name}), "
+            f"{world.devices} device(s), jax {jax.__version__}"
+        )
 
 
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:

@@ -67,6 +67,12 @@ class World:
         platform = str(self.mesh.devices.flat[0].platform)
         return "cuda" if platform == "gpu" else platform
 
+    @property
+    def name(self) -> str:
+        """Say what the devices are, as far as it alters the last bits."""
+        cpu = self.kind == "cpu"
+        return f"{machine.cpus()} CPUs" if cpu else str(self.mesh.devices.flat[0].device_kind)
+
     @cached_property
     def whole(self) -> NamedSharding:
         """How an array lies on the devices that each of them has all of."""
@@ -120,11 +126,6 @@ class World:
             return jax.device_put(array, self.shared if divides else self.whole)
 
         return mapped(batch, np.ndarray, put)
-
-    def __str__(self) -> str:
-        if self.kind == "cpu":  # whose number alters the last bits
-            return f"cpu x {self.devices} ({machine.cpus()} CPUs)"
-        return f"{self.kind} x {self.devices} ({self.mesh.devices.flat[0].device_kind})"
 
 
 def join(wanted: machine.Device) -> World:
