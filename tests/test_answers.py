@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -239,7 +240,8 @@ def installed_names(project: Path) -> set[str]:
         name = underscored(todo.pop().name)
         if name not in installed | mine:
             installed.add(name)
-            todo += filter(applies, map(Requirement, metadata.requires(name) or []))
+            with suppress(metadata.PackageNotFoundError):  # TensorFlow, which lies elsewhere
+                todo += filter(applies, map(Requirement, metadata.requires(name) or []))
     modules = metadata.packages_distributions().items()
     modules_of = {module.lower() for module, of in modules if installed & {*map(underscored, of)}}
     return asked | {name for name in modules_of if re.fullmatch("[a-z][a-z0-9_]*", name)}

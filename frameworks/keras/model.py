@@ -22,9 +22,9 @@ def build(config: ModelConfig) -> keras.Model:
 
     It classifies images of shape (batch, 8, 8) into logits of shape (batch, 10).
     """
-    images = keras.Input((8, 8))
+    images, width = keras.Input((8, 8)), config.width
     features = layers.Reshape((8, 8, 1))(images)
-    features = _block(_block(features, config.width), config.width)
-    features = _block(layers.MaxPooling2D()(features), 2 * config.width)
+    features = _block(_block(features, width), width)
+    features = _block(layers.MaxPooling2D()(features), 2 * width)
     features = layers.Dropout(config.dropout)(layers.GlobalAveragePooling2D()(features))
     return keras.Model(images, layers.Dense(CLASSES)(features))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+
+TENSORFLOW = Path(sys.executable).parents[1] / "tensorflow/bin/python"
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,13 @@ class Entry:
     env: dict[str, str] = field(default_factory=dict)
     # What of learner.py is replaced to have another optimizer.
     optimizer: tuple[str, str] = ("", "")
+    python: str = sys.executable  # which has the framework, and all that the tests need
+    traces: bool = True  # by --profile
 
 
-FRAMEWORKS = (Entry("jax", "jax", optimizer=("optax.scale_by_adam()", "optax.trace(0.9)")),)
+KERAS = ("keras.optimizers.AdamW(", "keras.optimizers.SGD(")
+FRAMEWORKS = (
+    Entry("jax", "jax", optimizer=("optax.scale_by_adam()", "optax.trace(0.9)")),
+    Entry("keras-jax", "keras", {"KERAS_BACKEND": "jax"}, KERAS),
+    Entry("keras-tensorflow", "keras", {}, KERAS, str(TENSORFLOW), traces=False),
+)

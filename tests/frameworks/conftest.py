@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,14 @@ def drawn():
 Edited = Callable[..., "Cold"]
 
 
+@dataclass
 class Cold(Counted):
     """A lab whose commands load their framework themselves, for its threads may not be forked."""
 
+    python: str = sys.executable
+
     def start(self, *arguments: str) -> Any:
-        return warm.cold(arguments, self.project, self.environment())
+        return warm.cold(arguments, self.project, self.environment(), python=self.python)
 
     def train(self, *options: str, code: int = 0) -> str:
         return super().train("--max-steps", str(STEPS), *options, code=code)
@@ -59,6 +65,9 @@ class Cold(Counted):
 def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Entry:
     """The framework, with a cache of what it compiles, else each command would do it again."""
     found: Entry = request.param
+    if not Path(found.python).exists():
+        assert not os.environ.get("REQUIRE_ALL_TOOLS"), f"{found.python} is missing"
+        pytest.skip("TensorFlow isn't there: make .venv/tensorflow/.ready")
     cache = tmp_path_factory.mktemp("compiled")
     least = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
     found.env["JAX_COMPILATION_CACHE_DIR"] = str(cache)
@@ -97,7 +106,8 @@ def edit(project: Path, module: str, old: str, new: str) -> None:
 
 
 def cold(project: Path, folder: Path, entry: Entry) -> Cold:
-    return Cold(project, folder / "storage", {**entry.env, "COUNT": str(folder / "count")})
+    env = {**entry.env, "COUNT": str(folder / "count")}
+    return Cold(project, folder / "storage", env, entry.python)
 
 
 @pytest.fixture
@@ -112,7 +122,7 @@ def edited(lab: Cold, entry: Entry, tmp_path: Path) -> Edited:
     def make(module: str, old: str, new: str) -> Cold:
         project = copied(lab.project, tmp_path / f"edited-{module}")
         edit(project, module, old, new)
-        return Cold(project, lab.storage, lab.env)
+        return Cold(project, lab.storage, lab.env, lab.python)
 
     return make
 

@@ -61,11 +61,15 @@ def start(
 
 
 def cold(
-    arguments: tuple[str, ...], folder: Path, env: Mapping[str, str], apart: bool = False
+    arguments: tuple[str, ...],
+    folder: Path,
+    env: Mapping[str, str],
+    apart: bool = False,
+    python: str = sys.executable,
 ) -> subprocess.Popen[str]:
     """Start a module in a Python of its own, for what no fork may have loaded."""
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [python, "-m", *arguments],
         cwd=folder,
         env=dict(env),
         text=True,
