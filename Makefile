@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 READY := $(VENV)/.ready
 BENCH := $(VENV)/bench/.ready
+TENSORFLOW := $(VENV)/tensorflow/.ready
 PROJECT := {{cookiecutter.project_slug}}
 WHEEL := $(wildcard $(PROJECT)/vendor/*.whl)
 FRAMEWORK := pytorch
@@ -52,14 +53,15 @@ $(READY): $(VENV)/.pytorch requirements/dev.txt
 	@echo "Installing what the tests need into $(VENV) ..."
 	@begun=$$(date +%s); $(INSTALL) -r requirements/dev.txt && echo $$(($$(date +%s) - begun)) > $@
 
-# An environment in which the other frameworks lie beside all of the first, torch included, which none
-# of them can move: what a step of theirs costs is measured with the same bytes.
-$(BENCH): $(READY) requirements/bench.txt requirements/constraints.txt
-	@echo "Installing what is compared with into $(VENV)/bench ..."
-	@begun=$$(date +%s); $(RUN)python -m venv --clear $(VENV)/bench \
+# Environments that see all of the first, torch included, which nothing in them can move: one with the
+# frameworks that are compared with, so that a step of theirs is measured with the same bytes, and one
+# with TensorFlow.
+$(BENCH) $(TENSORFLOW): $(VENV)/%/.ready: $(READY) requirements/%.txt requirements/constraints.txt
+	@echo "Installing requirements/$*.txt into $(VENV)/$* ..."
+	@begun=$$(date +%s); $(RUN)python -m venv --clear $(VENV)/$* \
 	  && $(RUN)python -c 'import site; print(*site.getsitepackages(), sep="\n")' \
-	    > $$(echo $(VENV)/bench/lib/python*/site-packages)/beside.pth \
-	  && $(VENV)/bench/bin/python -m pip $(FROM) -r requirements/bench.txt \
+	    > $$(echo $(VENV)/$*/lib/python*/site-packages)/beside.pth \
+	  && $(VENV)/$*/bin/python -m pip $(FROM) -r requirements/$*.txt \
 	  && echo $$(($$(date +%s) - begun)) > $@
 
 $(VENV)/.%: requirements/demo.txt requirements/constraints.txt $(WHEEL)

@@ -108,6 +108,10 @@ class Lab:
 
     def start(self, *arguments: str) -> Any:
         """Start a Python module of the project in a process group of its own."""
+        return warm.start(warm.TRAINING, arguments, self.project, self.environment())
+
+    def environment(self) -> dict[str, str]:
+        """Give the environment of its commands."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "COLAB_"))}
         # Else the project would be compiled again for each command.
         clean.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -115,8 +119,7 @@ class Lab:
         clean |= {"PYTHONPATH": paths("src"), "OMP_NUM_THREADS": "1"}
         # A job installs the kit from the project's folder, and nothing from elsewhere.
         clean |= {"PIP_NO_INDEX": "1"}
-        env = {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}
-        return warm.start(warm.TRAINING, arguments, self.project, env)
+        return {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run a module to its end and give what it printed; the exit code must be as expected."""

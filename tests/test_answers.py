@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -232,14 +233,15 @@ def installed_names(project: Path) -> set[str]:
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     extras = [line for extra in table["optional-dependencies"].values() for line in extra]
     todo = [*requirements(project / "requirements.txt"), *map(Requirement, extras)]
-    todo += of_the_kit(["s3", "export"])
+    todo += of_the_kit(["s3", "export", *ANSWERS["framework"]])
     asked = {underscored(requirement.name) for requirement in todo}
     installed, mine = set[str](), {"gradlab"}
     while todo:
         name = underscored(todo.pop().name)
         if name not in installed | mine:
             installed.add(name)
-            todo += filter(applies, map(Requirement, metadata.requires(name) or []))
+            with suppress(metadata.PackageNotFoundError):  # TensorFlow, which lies elsewhere
+                todo += filter(applies, map(Requirement, metadata.requires(name) or []))
     modules = metadata.packages_distributions().items()
     modules_of = {module.lower() for module, of in modules if installed & {*map(underscored, of)}}
     return asked | {name for name in modules_of if re.fullmatch("[a-z][a-z0-9_]*", name)}

@@ -40,6 +40,7 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.world = join(config.device)
+        self.settings = dict[str, Any]()  # beside the options, what a run can't change on its way
         keyed.split(config.batch_size, self.world.size, config.accumulate)
 
     def load(self, saved: Weights, source: object) -> None:

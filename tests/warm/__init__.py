@@ -55,19 +55,29 @@ def start(
     `apart` gives what it writes to standard error by itself.
     """
     if _differs(env):
-        error = subprocess.PIPE if apart else subprocess.STDOUT
-        return subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            cwd=folder,
-            env=dict(env),
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=error,
-            start_new_session=True,
-        )
+        return cold(arguments, folder, env, apart)
     paths = env.get("PYTHONPATH", "") if modules == COMMANDS else ""
     return Process(_server(modules, paths), arguments, folder, env, apart)
+
+
+def cold(
+    arguments: tuple[str, ...],
+    folder: Path,
+    env: Mapping[str, str],
+    apart: bool = False,
+    python: str = sys.executable,
+) -> subprocess.Popen[str]:
+    """Start a module in a Python of its own, for what no fork may have loaded."""
+    return subprocess.Popen(
+        [python, "-m", *arguments],
+        cwd=folder,
+        env=dict(env),
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def fork(

@@ -41,7 +41,7 @@ def evaluate(config: Annotated[EvaluateConfig, PLAIN]) -> int:
 
 
 def export(config: Annotated[ExportConfig, PLAIN]) -> int:
-    """Export the best model of a run as ONNX."""
+    """Export the best model of a run for other programs."""
     from .export import export
 
     return export(config)

@@ -120,11 +120,11 @@ class EvaluateConfig:
 
 @dataclass
 class ExportConfig:
-    """Export the best model of a run as ONNX, checked against itself (needs extra 'export')."""
+    """Export the best model of a run for other programs, checked against itself."""
 
     name: str = "default"
     """Name of the run."""
     accept_changes: bool = False
     """Take the model although its code has changed since it was trained."""
     output: Path | None = None
-    """The file to write (model.onnx in the run's folder)."""
+    """The file to write (in the run's folder)."""

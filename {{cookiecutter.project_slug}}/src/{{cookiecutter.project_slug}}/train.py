@@ -73,7 +73,8 @@ class Trainer:
         """Open the run, which keeps the settings that it began with, and says what has changed."""
         splits = {"training": self.examples, "validation": self.data.validation}
         told = {"training_examples": self.plan.size, "best": list(task.BEST)}
-        return runs.open_run(self.config, told, Path(__file__).parent, splits, self.workers)
+        package, given = Path(__file__).parent, self.learner.settings
+        return runs.open_run(self.config, told, package, splits, self.workers, given)
 
     def _take_up(self) -> None:
         """Begin anew, or where the newest checkpoint is."""

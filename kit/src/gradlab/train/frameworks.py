@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-NAMES = ("torch",)  # of a library, and of the module here that knows it
+NAMES = ("torch", "jax", "keras")  # of a library, and of the module here that knows it
 
 
 @dataclass(frozen=True)

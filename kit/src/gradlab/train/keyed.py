@@ -131,9 +131,12 @@ def is_stream(dataset: object) -> bool:
     return named or not all(hasattr(dataset, name) for name in ("__len__", "__getitem__"))
 
 
-def split(batch: int, world: int, parts: int = 1) -> None:
-    """Raise GradlabError unless a batch has as many examples for each part of each process."""
-    by = [f"equally by {world} processes"] * (world > 1) + [f"in {parts} parts"] * (parts > 1)
+def split(batch: int, world: int, parts: int = 1, whom: str = "processes") -> None:
+    """Raise GradlabError unless a batch has as many examples for each part of each process.
+
+    `whom` names what shares it where that is no process.
+    """
+    by = [f"equally by {world} {whom}"] * (world > 1) + [f"in {parts} parts"] * (parts > 1)
     if batch % (world * parts):
         raise GradlabError(
             f"A batch of {batch} can't be shared {' '.join(by)}: take a --batch-size that "

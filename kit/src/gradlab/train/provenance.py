@@ -8,7 +8,7 @@ was given is another setting, which a run refuses.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import pairwise
@@ -51,9 +51,20 @@ class Sources:
     changed: list[str] = field(default_factory=list)  # since a run was saved that goes on
 
     @classmethod
-    def now(cls, config: Any, told: State, package: Path, seen: examples.Seen) -> Sources:
-        """Look at what there is now; `told` are the settings that no option gives."""
+    def now(
+        cls,
+        config: Any,
+        told: State,
+        package: Path,
+        seen: examples.Seen,
+        given: Mapping[str, Any],
+    ) -> Sources:
+        """Look at what there is now; `told` are the settings that no option gives.
+
+        Those that are `given` have no default, so that no change of one is a change of the code.
+        """
         settings, defaults = ({**each.settings(), **told} for each in (config, type(config)()))
+        settings.update(given)
         return cls(settings, defaults, source.code(package), inputs.digests(), seen, defaults)
 
     def of_run(self, saved: State | None) -> State:

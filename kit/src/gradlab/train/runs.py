@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -228,11 +228,13 @@ def open_run(
     package: Path,
     splits: examples.Splits = MappingProxyType({}),
     workers: int = 0,
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
     """Open a run under its name, alone, and take up what it has saved.
 
     `told` are plain values that decide its result beside the options' settings, `package` holds
-    its code and names the project, `splits` are its data by name. A run that was finished by other
+    its code and names the project, `splits` are its data by name. `given` are settings as the
+    options' are, from elsewhere: a run refuses others. A run that was finished by other
     code or data begins anew, unless these changes are accepted. Raises GradlabError where the
     storage can't be read or written, another process trains the run, its settings are others, or,
     if `strict`, its code or data are.
@@ -241,7 +243,7 @@ def open_run(
     kept = place.backend.path(key)
     try:
         seen = examples.look(splits, options.seed, workers)
-        sources = Sources.now(options, told, package, seen)
+        sources = Sources.now(options, told, package, seen, given)
         return _open(place, key, options, sources)
     except OSError as error:
         raise GradlabError(

@@ -103,7 +103,9 @@ def unpack(value: Any, give: Callable[[Arrays, list[Any]], Any] | None = None) -
         ((name, parts),) = value.items()
         if give and (kind := _arrays().get(name)):
             return give(kind, parts)
-        return _kinds()[name].whole(unpack(parts, give))
+        if name not in (kinds := _kinds()):
+            raise ValueError(f"it holds what only another framework has, called '{name}'")
+        return kinds[name].whole(unpack(parts, give))
     return value
 
 

@@ -99,6 +99,18 @@ def load_optimizer(optimizer: Any, saved: dict[str, Any]) -> None:
         )
 
 
+def compare_optimizer(saved: Weights, made: Weights) -> None:
+    """Raise GradlabError where an optimizer's saved state is not one of the optimizer made now."""
+    then, now = ({n: _form(array) for n, array in state.items()} for state in (saved, made))
+    if other := sorted(n for n in then | now if then.get(n) != now.get(n)):
+        rows = [f"    {n}: saved {then.get(n, 'not')}, now {now.get(n, 'gone')}" for n in other[:8]]
+        raise GradlabError(
+            "The saved run has another optimizer, or one for another model:\n"
+            + "\n".join(rows + [f"    and {len(other) - 8} more"] * (len(other) > 8))
+            + f"\nPut the optimizer back as it was, or {session.ways_to_start_over()}."
+        )
+
+
 def _settings(optimizer: Any) -> set[str]:
     return {name for group in optimizer.state_dict()["param_groups"] for name in group}
 

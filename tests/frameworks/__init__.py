@@ -1,0 +1,30 @@
+"""What a project of any framework promises; PyTorch's own tests are in tests/training."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TENSORFLOW = Path(sys.executable).parents[1] / "tensorflow/bin/python"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A framework, as it is tried."""
+
+    name: str  # of the test
+    framework: str  # the answer
+    env: dict[str, str] = field(default_factory=dict)
+    # What of learner.py is replaced to have another optimizer.
+    optimizer: tuple[str, str] = ("", "")
+    python: str = sys.executable  # which has the framework, and all that the tests need
+    traces: bool = True  # by --profile
+
+
+KERAS = ("keras.optimizers.AdamW(", "keras.optimizers.SGD(")
+FRAMEWORKS = (
+    Entry("jax", "jax", optimizer=("optax.scale_by_adam()", "optax.trace(0.9)")),
+    Entry("keras-jax", "keras", {"KERAS_BACKEND": "jax"}, KERAS),
+    Entry("keras-tensorflow", "keras", {}, KERAS, str(TENSORFLOW), traces=False),
+)

@@ -1,0 +1,172 @@
+"""What a project promises in any framework: it learns, and a run that is killed loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ..conftest import generate
+from ..lab import Lab
+from ..test_own_workflows import newest, sha
+from ..training.test_killed import at_random, at_the_start, during_a_save, tensorboard_steps
+from ..workflow.conftest import needs_bubblewrap
+from . import Entry
+from .conftest import STEPS, Cold, Edited, cold
+
+pytestmark = pytest.mark.slow
+KILLS = int(os.environ.get("KILLS", "3"))
+MOST = 30  # steps until a kill
+ENOUGH = 0.97
+OPTIONS = {
+    "clip": ("--clip", "0.5"),
+    "accumulate": ("--accumulate", "4"),
+    "ema": ("--ema", "0.9"),
+    "label smoothing": ("--label-smoothing", "0.1"),
+    "bf16": ("--precision", "bf16"),
+    "all": ("--clip", "1", "--accumulate", "2", "--ema", "0.9", "--label-smoothing", "0.1"),
+}
+
+
+def test_the_defaults_learn_the_digits(defaults: Cold, tmp_path: Path) -> None:
+    folder = str(tmp_path / "measured")
+    defaults.run(defaults.package, "evaluate", "--name", "train", "--output", folder)
+    found = json.loads(Path(folder, "evaluation.json").read_text())
+    assert found["accuracy"] >= ENOUGH and found["examples"] == 360
+
+
+def test_random_kills_leave_the_bytes_of_an_uninterrupted_run(lab: Cold, whole: Cold) -> None:
+    seed = random.randrange(1_000_000)
+    print(f"The moments of the kills are those of seed {seed}.")
+    moment = random.Random(seed)
+    kinds = [at_random, during_a_save, at_the_start] * KILLS
+    for kind in kinds[:KILLS]:
+        reached = lab.limited(kind(lab, moment), MOST)
+        group = moment.random() < 0.5  # else the loader's workers outlive their parent
+        options = ("--max-steps", str(STEPS), "--save-seconds", "0")
+        lab.train_until(reached, *options, whole_group=group)
+    del lab.env["LIMIT"]
+    lab.train()
+    assert lab.results() == whole.results()
+    assert lab.steps() == tensorboard_steps(lab.folder()) == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_any_number_of_workers_gives_the_same_bytes(lab: Cold, whole: Cold, workers: str) -> None:
+    lab.train("--workers", workers)
+    assert lab.results() == whole.results()
+
+
+def test_to_resume_late_draws_no_more_examples_than_to_resume_early(lab: Cold) -> None:
+    alone = ("--workers", "0")
+    drawn = []
+    for step in (5, STEPS - 5):
+        lab.kill_at(step - lab.count(), *alone)
+        lab.examples()
+        lab.train(*alone, "--max-minutes", "0")
+        drawn.append(lab.examples())
+    assert drawn[0] == drawn[1] > 0
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_does_something_and_is_exact_over_a_kill(
+    lab: Cold, whole: Cold, tmp_path: Path, entry: Entry, option: str
+) -> None:
+    never_cut_off = cold(lab.project, tmp_path / "whole", entry)
+    never_cut_off.train(*OPTIONS[option])
+    assert never_cut_off.sha() != whole.sha()
+    lab.kill_at(50, *OPTIONS[option])
+    assert "carrying on at step" in lab.train(*OPTIONS[option])
+    assert lab.results() == never_cut_off.results()
+
+
+def test_patience_ends_a_run_that_does_not_get_better(lab: Cold) -> None:
+    lab.train("--patience", "1", "--learning-rate", "0", "--max-steps", "190")
+    assert len(lab.steps()) < 190
+
+
+def test_a_learning_rate_is_found_and_found_again(lab: Cold) -> None:
+    command = (lab.package, "find-rate", "--batch-size", "32", "--workers", "0")
+    first, again = lab.run(*command), lab.run(*command)
+    found = re.search(r"--learning-rate ([\d.e-]+)", first)
+    assert found and 1e-5 < float(found[1]) < 1
+    assert first == again
+
+
+def test_a_profiled_run_ends_with_the_same_bytes_and_a_trace(
+    lab: Cold, whole: Cold, entry: Entry
+) -> None:
+    if not entry.traces:
+        assert "TensorFlow's profiler gives no trace" in lab.train("--profile", code=2)
+        return
+    output = lab.train("--profile")
+    assert "Of 10 steps:" in output and (lab.folder() / "trace.json.gz").stat().st_size > 1_000
+    assert lab.results() == whole.results()
+
+
+def test_the_exported_model_is_the_model(defaults: Cold, tmp_path: Path) -> None:
+    output = tmp_path / "exported"
+    done = defaults.run(
+        *(defaults.package, "export", "--name", "train"),
+        *("--output", str(output / "model.keras")),
+    )
+    assert "the same as" in done and "on 16 examples" in done
+
+
+def test_a_network_that_does_not_fit_is_refused_and_nothing_lost(lab: Cold, edited: Edited) -> None:
+    lab.kill_at(40)
+    kept = lab.checkpoints()
+    output = edited("model", "2 * width", "3 * width").train(code=2)
+    assert "has other weights than build() makes now" in output
+    assert "(16,), now (24,)" in output and "--fresh" in output
+    assert lab.checkpoints() == kept
+
+
+def test_another_optimizer_is_refused_and_nothing_lost(
+    lab: Cold, edited: Edited, entry: Entry
+) -> None:
+    lab.kill_at(40)
+    kept = lab.checkpoints()
+    output = edited("learner", *entry.optimizer).train(code=2)
+    assert "has another optimizer" in output and "--fresh" in output
+    assert lab.checkpoints() == kept
+
+
+def test_a_run_of_another_framework_is_refused_and_nothing_lost(lab: Cold, tmp_path: Path) -> None:
+    lab.kill_at(40)
+    kept = lab.checkpoints()
+    other = generate(tmp_path, {"framework": "pytorch"})
+    output = Lab(other, lab.storage).train(code=2)
+    assert "framework" in output and "--fresh" in output
+    assert "Traceback" not in output
+    assert lab.checkpoints() == kept
+
+
+@needs_bubblewrap
+def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
+    defaults: Cold, entry: Entry, tmp_path: Path
+) -> None:
+    lab = cold(defaults.project, tmp_path, entry)
+    lab.env["GRADLAB_NETWORK"] = "off"
+    lab.run("gradlab", "run", "train", "--engine", "bubblewrap")
+    run = newest(lab, f"{lab.package}-run") / "runs" / "train"
+    for name in ("model.safetensors", "metrics.jsonl", "best.safetensors"):
+        assert sha(run / name) == defaults.sha("train", name)
+
+
+def test_a_fresh_project_passes_its_own_checks(fresh: Path, entry: Entry) -> None:
+    env = {**os.environ, **entry.env}
+    for command in ("ruff check", "ruff format --check", "mypy", "pytest -q"):
+        done = subprocess.run(
+            [entry.python, "-m", *command.split()],
+            cwd=fresh,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
