@@ -169,14 +169,13 @@ def license(context: Context, name: str) -> str:
 @pass_context
 def install(context: Context) -> str:
     """Write how a job installs what the project requires, beside what its image brings."""
-    command = "python -m pip install --quiet"
-    lines = [f"{command} --requirement /inputs/repo/requirements.txt"]
+    lines = ["python -m pip install --quiet --requirement /inputs/repo/requirements.txt"]
     if overlay := runtime(context)["gradient"]["overlay"]:
         image = "if python -c 'import sys; sys.exit(sys.prefix != sys.base_prefix)'; then"
         venv = "  python -m venv --system-site-packages --without-pip /tmp/overlay"
-        here = "  PATH=/tmp/overlay/bin:$PATH"
+        here = f"  PATH=/tmp/overlay/bin:$PATH; overlay=({shell(overlay)})"
         why = "# In an image, what is added lies beside what that brings, which stays as it is."
-        lines = [why, image, venv, here, f"  {command} {shell(overlay)}", "fi", *lines]
+        lines = [why, image, venv, here, "fi", f'{lines[0]} "${{overlay[@]}}"']
     return "\n".join(lines)
 
 

@@ -29,9 +29,7 @@ from ..values import NUMPY
 
 Value = TypeVar("Value")
 AXIS = "devices"
-OLDEST = (
-    7.5  # compute capability of the oldest GPUs that JAX's builds for current CUDA are made for
-)
+OLDEST = 7.5  # compute capability of the oldest GPUs that JAX is built for, with a current CUDA
 AMPERE = 8.0  # and of the first that have bf16
 REPEATABLE = "--xla_gpu_deterministic_ops"
 
@@ -150,6 +148,17 @@ def join(wanted: machine.Device) -> World:
     return World(Mesh(np.array(found), (AXIS,)))
 
 
+def device() -> tuple[str, str]:
+    """Name the devices that training would compute on, or say why there is only the CPU."""
+    found = jax.devices()
+    if found[0].platform == "cpu":
+        return (
+            "",
+            f"jax {jax.__version__} finds no GPU or TPU, or lacks their libraries",
+        )
+    return f"{len(found)} x {found[0].device_kind}", ""
+
+
 def reason(error: Exception) -> str:
     """Say in a few words why JAX finds no device of a kind."""
     if "no platforms" in str(error) or "Unknown backend" in str(error):
@@ -202,6 +211,7 @@ FRAMEWORK = Framework(
     forks=False,  # a fork has its locks and none of its threads
     seed=lambda _: None,  # there is no global generator
     begin_worker=lambda: None,
+    device=device,
     reduced=lambda _: NotImplemented,
     arrays={
         "device": Arrays(

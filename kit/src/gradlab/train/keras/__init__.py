@@ -144,6 +144,7 @@ FRAMEWORK = Framework(
     # layer draws by a generator of its own, whose state is the model's.
     seed=lambda _: None,
     begin_worker=lambda: None,
+    device=lambda: backend().device(),
     reduced=lambda _: NotImplemented,
     # The threads of TensorFlow and of JAX hold locks.
     forks=False,

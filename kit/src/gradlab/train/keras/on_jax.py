@@ -15,6 +15,7 @@ from ..jax.profiler import Profiler
 from .steps import Losses, Steps
 
 State = list[list[Any]]
+device = room.device
 
 
 def begin(wanted: machine.Device, compiled: bool) -> tuple[str, int | None]:

@@ -24,9 +24,7 @@ def begin(wanted: machine.Device, compiled: bool) -> tuple[str, int | None]:
     """Choose the device, cpu or cuda, and the CPU's threads; GradlabError where it can't be had."""
     gpus = tf.config.list_physical_devices("GPU")
     if wanted == "cuda" and not gpus:
-        without = f"TensorFlow {tf.__version__} was built without CUDA"
-        built = tf.test.is_built_with_cuda()
-        raise no_gpu("TensorFlow finds no NVIDIA GPU that it can use" if built else without)
+        raise no_gpu(_without_gpu())
     on_gpu = wanted != "cpu" and bool(gpus)
     # On a CPU, XLA computes the same each time, and refuses some of its operations where it must.
     if on_gpu or not compiled:
@@ -39,6 +37,20 @@ def begin(wanted: machine.Device, compiled: bool) -> tuple[str, int | None]:
     if on_gpu:
         return "cuda", None
     return "cpu", _fixed_threads()
+
+
+def device() -> tuple[str, str]:
+    """Name the GPU that training would compute on, or say why there is only the CPU."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")), ""
+    return "", _without_gpu()
+
+
+def _without_gpu() -> str:
+    built = tf.test.is_built_with_cuda()
+    without = f"TensorFlow {tf.__version__} was built without CUDA"
+    return "TensorFlow finds no NVIDIA GPU that it can use" if built else without
 
 
 def _fixed_threads() -> int:
