@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_type_hints
@@ -16,7 +17,9 @@ from gradlab.services.table import here
 from gradlab.train import devices
 from gradlab.train.torch import World
 
-from ..lab import Lab
+from ..conftest import Bake
+from ..kit import paths
+from ..lab import Lab, call
 
 GRADIENT = {"PAPERSPACE_NOTEBOOK_REPO_ID": "r1"}
 COLAB = {"COLAB_RELEASE_TAG": "release-colab_20260819", "COLAB_GPU": ""}
@@ -186,3 +189,26 @@ def test_what_is_handed_back_keeps_its_type(function: Callable[..., object]) -> 
     # Else a model's own methods are unknown to mypy.
     types = list(get_type_hints(function).values())
     assert isinstance(types[-1], TypeVar) and types[-1] is types[0]
+
+
+@pytest.mark.parametrize(
+    "framework, module, how",
+    [
+        ("pytorch", "torch", "--find-links vendor --editable ."),
+        ("jax", "jax", "--find-links vendor --editable ."),
+        ("keras", "tensorflow", '".[tensorflow]"; or ".[jax]", and set KERAS_BACKEND=jax'),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named_with_what_installs_it(
+    bake: Bake, tmp_path: Path, framework: str, module: str, how: str
+) -> None:
+    lab = Lab(bake(framework=framework), tmp_path / "storage")
+    hidden = tmp_path / "hidden" / module
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text(f"raise ModuleNotFoundError(name={module!r})")
+    env = lab.environment() | {"PYTHONPATH": paths(hidden.parent, "src")}
+    output = call(lab.project, sys.executable, "-m", "my_model", "train", code=2, **env)
+    assert f"needs {module}, which is not installed here" in output and how in output, output
+    assert "Traceback" not in output
+    doctor = call(lab.project, sys.executable, "-m", "gradlab", "doctor", code=1, **env)
+    assert how in doctor

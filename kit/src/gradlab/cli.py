@@ -18,6 +18,8 @@ from .base.errors import GradlabError, note
 from .services import origin, session
 
 Command = Callable[..., int]
+# What a project's training imports, and its own environment may lack.
+TRAINED_WITH = {"torch", "jax", "jaxlib", "flax", "optax", "keras", "tensorflow"}
 
 
 def name_of(command: Command) -> str:
@@ -52,5 +54,11 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
             where = session.place_of_options(str(error))
             note(f"{program}: {error}" + f"\n{where}" * bool(where))
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in TRAINED_WITH:
+            raise
+        how = session.how_to_install(session.project_root())
+        note(f"{program} needs {error.name}, which is not installed here: {how}")
+        return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

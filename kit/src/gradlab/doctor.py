@@ -28,7 +28,6 @@ FRAMEWORKS = {
     "jax": ("jax", ("jax", "flax", "optax")),
     "keras": ("keras", ("keras",)),
 }
-INSTALL = "install the project: python -m pip install -r requirements.txt"
 GIB = 2**30
 LITTLE_SPACE = 2 * GIB
 LITTLE_MEMORY = 2 * GIB
@@ -78,7 +77,7 @@ def _device(framework: str, gpu: bool) -> Fact:
     try:
         name, problem = frameworks.named(framework).device()
     except ImportError as error:
-        return Fact("device", f"unknown: {error}", INSTALL, fatal=True)
+        return Fact("device", f"unknown: {error}", _install(), fatal=True)
     if name:
         return Fact("device", name)
     value = f"CPU, {machine.cpus()} core(s): {problem}"
@@ -86,6 +85,10 @@ def _device(framework: str, gpu: bool) -> Fact:
         advice = f"use the {framework} that came with the machine, or choose a newer GPU"
         return Fact("device", value, advice, fatal=gpu)
     return Fact("device", value, here().gpu if gpu else "", fatal=gpu)
+
+
+def _install() -> str:
+    return f"install the project: {session.how_to_install(session.project_root())}"
 
 
 def _memory() -> Fact:
@@ -135,6 +138,6 @@ def _versions(packages: Sequence[str]) -> Fact:
         except PackageNotFoundError:
             found[package] = "missing"
     missing = "missing" in found.values()
-    advice = INSTALL if missing else ""
+    advice = _install() if missing else ""
     text = ", ".join(f"{name} {number}" for name, number in found.items())
     return Fact("versions", text, advice, fatal=missing)

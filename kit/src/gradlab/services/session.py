@@ -66,6 +66,14 @@ def project_framework(root: Path) -> str:
     return found[1] if found else "pytorch"
 
 
+def how_to_install(root: Path) -> str:
+    """Say how what a project trains with is installed."""
+    command = "python -m pip install --find-links vendor --editable "
+    if project_framework(root) == "keras":
+        return f'{command}".[tensorflow]"; or ".[jax]", and set KERAS_BACKEND=jax'
+    return f"{command}."
+
+
 def storage(project: str) -> Storage:
     """Give the folder that keeps this project's runs, data and models between sessions.
 
