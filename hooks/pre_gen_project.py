@@ -33,15 +33,15 @@ SMALL_OR_DIGIT = SMALL | set("0123456789")
 TAKEN = """
     absl absl_py annotationlib ast_serialize attr attrs boto3 botocore build cloudpickle
     compression contourpy cookiecutter cuda cusparselt cycler datasets dateutil dist distutils
-    docs docstring_parser filelock flatbuffers fonttools fsspec functorch google gradient
-    gradlab grpc grpcio hypothesis iniconfig ipykernel ipython isympy jax jinja2 jmespath joblib
-    jsonschema jsonschema_specifications jupyter kaggle keras kiwisolver librt lightning
+    docs docstring_parser filelock flatbuffers fonttools fsspec functorch google gradient gradlab
+    grpc grpcio huggingface_hub hypothesis iniconfig ipykernel ipython isympy jax jinja2 jmespath
+    joblib jsonschema jsonschema_specifications jupyter kaggle keras kiwisolver librt lightning
     markdown markupsafe matplotlib ml_dtypes mpl_toolkits mpmath mypy mypy_extensions mypyc
     narwhals networkx notebook notebooks numpy nvidia onnx onnx_ir onnxruntime onnxscript
     packaging pandas pathspec pil pillow pip pkg_resources pluggy profiling protobuf py pygments
-    pylab pyparsing pytest python_dateutil pyyaml referencing requests rpds rpds_py ruff
+    pylab pyparsing pytest python_dateutil pyyaml referencing regex requests rpds rpds_py ruff
     runtimes s3fs s3transfer safetensors scikit_learn scipy setuptools six sklearn src storage
-    sympy tensorboard tensorboard_data_server tensorflow test tests threadpoolctl torch
+    sympy tensorboard tensorboard_data_server tensorflow test tests threadpoolctl tokenizers torch
     torchaudio torchgen torchvision tqdm transformers triton typeguard typing_extensions tyro
     urllib3 vendor werkzeug wheel workflows yaml
 """
