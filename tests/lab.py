@@ -23,18 +23,8 @@ from .kit import paths
 
 # A run of a second or two: loader workers, augmentation and dropout as in the default one.
 EPOCHS = 6
-SMALL = [
-    "--epochs",
-    str(EPOCHS),
-    "--evaluate-every",
-    "1",
-    "--batch-size",
-    "32",
-    "--model.width",
-    "8",
-    "--workers",
-    "2",
-]
+QUICK = ["--epochs", str(EPOCHS), "--evaluate-every", "1", "--batch-size", "32", "--workers", "2"]
+SMALL = [*QUICK, "--model.width", "8"]
 PER_EPOCH = 1078 // 32
 STEPS = EPOCHS * PER_EPOCH
 
@@ -79,11 +69,12 @@ class Judged:
 
 @dataclass
 class Lab:
-    """A generated project, the storage it uses and what the environment adds."""
+    """A generated project, the storage it uses, what the environment adds, and how it trains."""
 
     project: Path
     storage: Path
     env: dict[str, str] = field(default_factory=dict)
+    small: list[str] = field(default_factory=lambda: SMALL)
 
     @property
     def package(self) -> str:
@@ -129,7 +120,7 @@ class Lab:
         return output
 
     def train(self, *options: str, code: int = 0) -> str:
-        return self.run(self.package, "train", *SMALL, *options, code=code)
+        return self.run(self.package, "train", *self.small, *options, code=code)
 
     def train_until(
         self,
@@ -139,7 +130,7 @@ class Lab:
         whole_group: bool = True,
     ) -> str:
         """Train, send a signal once something is reached, and give what was printed."""
-        process = self.start(self.package, "train", *SMALL, *options)
+        process = self.start(self.package, "train", *self.small, *options)
         while process.poll() is None and not reached():
             time.sleep(0.001)
         for pid in descendants(process.pid) if whole_group else []:

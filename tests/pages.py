@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode as Node
 
 from . import warm
-from .kit import paths
+from .kit import TEMPLATE, paths
 
 PACKAGE = "my_model"
 TUTORIAL = "docs/tutorial.md"
@@ -125,6 +125,8 @@ class Shell:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GRADLAB_")}
         # One thread, for other tests share the cores.
         self.env = {**clean, "PYTHONPATH": paths(project / "src"), "OMP_NUM_THREADS": "1"}
+        # Where a page finds what comes with the template, and that it fetches nothing.
+        self.env |= {"TEMPLATE": str(TEMPLATE), "HF_HUB_OFFLINE": "1"}
         self.env["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, text: str, folder: Path | None = None) -> str:
