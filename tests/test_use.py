@@ -73,7 +73,8 @@ def uvx(home: Path, python: str, version: str, *arguments: str, code: int = 0) -
 def test_the_demo_of_a_clone_runs_its_workflow_to_the_end(copy: Path) -> None:
     commit(copy, "first")  # which ignores the folder that the demo is made in
     program = str(copy / "scripts/demo.py")
-    output = lab.call(copy, sys.executable, program, PIP_NO_INDEX="1", OMP_NUM_THREADS="1")
+    env = {"PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1"}
+    output = lab.call(copy, sys.executable, program, "pytorch", **env)
     assert "right on the test split" in output and "register  ran" in output, output
 
 

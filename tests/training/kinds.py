@@ -168,7 +168,8 @@ class Growing(Around):
 class Lazy(nn.Sequential):
     def __init__(self, net: nn.Module) -> None:
         del net
-        parts = [nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten()]
+        convolution = [nn.Unflatten(1, (1, 8)), nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()]
+        parts = [*convolution, nn.ReLU(), nn.Flatten()]
         super().__init__(*parts, nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(10))
 
 

@@ -182,7 +182,7 @@ def streams(tmp_path_factory: pytest.TempPathFactory) -> Forks:
     data = project / "src" / "my_model" / "data.py"
     text = data.read_text()
     edits = {
-        "import annotations\n": "import annotations\n\nimport os\n",
+        "import annotations\n": "import annotations\n\nimport os\n\nimport torch\n",
         "in data.target]": "in data.target[:120]]",
         "Splits(part(train, augmented=True), ": "Splits(stream(part(train, True), part(train)), ",
         "part(validation), part(test))": "judged(part(validation)), judged(part(test)))",

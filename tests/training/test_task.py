@@ -13,7 +13,7 @@ from ..lab import Lab
 Edited = Callable[..., Lab]
 SHORT = ["--max-steps", "40"]
 LOSS = '"loss": cross_entropy('
-LOGITS = "logits: Tensor = self.classify(self.features(images))"
+LOGITS = "logits: Tensor = self.classify(self.features(images.unsqueeze(1)))"
 EXAMPLE = "return image * 2 - 1,"
 RESULT = "return values, task.seen(outputs, targets)"
 

@@ -33,7 +33,6 @@ DRAIN = 10.0  # for what still reads from a pipe when the command has ended
 SETTLE = 0.5  # for a signal that reaches the command a moment before it comes here
 PAUSE = 0.03  # between two looks at the processes
 NOW = 0  # instead of a signal: end everything
-
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 STOPPED, GONE = "Tt", "ZXx"  # states of proc(5)
 
@@ -88,9 +87,7 @@ class Supervisor:
     def _is_over(self) -> bool:
         if not self._reap() or time.monotonic() > self.end:
             return True
-        if self.told:
-            return self._has_saved()
-        return self.status is not None and self._is_drained()
+        return self._has_saved() if self.told else self._is_drained()
 
     def _reap(self) -> bool:
         """Take note of what has ended; False where nothing is left."""
@@ -129,9 +126,8 @@ class Supervisor:
             for pid in found.keys() - mortal
             if _has(pid, "SigIgn", number) and not _minds(pid, signal.SIGTERM)
         }
-        parents = {process.parent for process in found.values()}
         spared = _readers(mortal, found.keys() - mortal - self.unmoved)
-        self.held = (mortal & parents) - spared
+        self.held = (mortal & {process.parent for process in found.values()}) - spared
         send(signal.SIGSTOP, self.held)
         send(number, found.keys() - self.held - spared)
         stopped = {pid for pid, process in found.items() if process.state in STOPPED}
@@ -153,7 +149,7 @@ class Supervisor:
         return self.status is not None and not working
 
     def _is_drained(self) -> bool:
-        if time.monotonic() < self.settled:
+        if self.status is None or time.monotonic() < self.settled:
             return False
         alive = family(os.getpid())
         draining = {pid for pid in alive if _pipe(pid, 0)}
