@@ -157,8 +157,8 @@ class Learner:
         """Give the network's outputs, as float32, and its statistics after it."""
         inputs, lower = trees.cast((inputs, parameters), self.precision)
         learned, altered = map(trees.filled, self.forms, (lower, statistics))
-        streams = trees.reseeded(self.streams, key)
-        network = nnx.merge(graph, learned, streams, altered, copy=True)
+        drawn = trees.reseeded(self.streams, key)
+        network = nnx.merge(graph, learned, drawn, altered, copy=True)
         outputs = network(inputs)
         after = trees.named(nnx.split(network, nnx.Param, nnx.RngState, ...)[-1])
         trees.refuse_altered(statistics, after)

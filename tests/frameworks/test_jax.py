@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from ..kit import paths
-from . import Entry
-from .conftest import STEPS, Cold, cold
+from . import FRAMEWORKS, Entry
+from .conftest import STEPS, Cold, Edited, cold, edit
 
 TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
-@pytest.fixture(autouse=True)
-def only_jax(entry: Entry) -> None:
-    if entry.framework != "jax":
-        pytest.skip("of another framework")
+pytestmark = pytest.mark.parametrize("entry", FRAMEWORKS[:1], indirect=True, scope="session")
 
 
 @pytest.fixture
@@ -90,6 +87,31 @@ def test_what_jax_does_not_have_is_refused_with_what_would_do(
     lab: Cold, options: tuple[str, ...], message: str
 ) -> None:
     assert message in lab.train(*options, code=2)
+
+
+@pytest.mark.slow
+def test_a_network_that_its_forward_pass_alters_is_refused_before_the_first_step(
+    edited: Edited,
+) -> None:
+    call = "        features = self.block2("
+    seen = "        self.block1.seen = nnx.BatchStat(images.mean())\n"
+    output = edited("model", call, seen + call).train(code=2)
+    assert "changes what it is made of: block1.seen. Let __init__ make each" in output
+
+
+@pytest.mark.slow
+def test_what_a_network_counts_is_kept_as_its_weights_are(edited: Edited, tmp_path: Path) -> None:
+    init, call = "        self.dropout = nnx", "        features = self.block2("
+    lab = edited("model", init, f"        self.seen = nnx.BatchStat(jax.numpy.zeros(()))\n{init}")
+    counted = (
+        "        self.seen[...] = self.seen[...] + 1\n        images *= 1 + self.seen[...] / 100\n"
+    )
+    edit(lab.project, "model", call, counted + call)
+    never_cut_off = Cold(lab.project, tmp_path / "whole", lab.env)
+    never_cut_off.train()
+    lab.kill_at(40)
+    lab.train()
+    assert lab.results() == never_cut_off.results()
 
 
 EXPORTED = """

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -83,6 +84,18 @@ def test_an_option_does_something_and_is_exact_over_a_kill(
     lab.kill_at(50, *OPTIONS[option])
     assert "carrying on at step" in lab.train(*OPTIONS[option])
     assert lab.results() == never_cut_off.results()
+
+
+def test_a_signal_saves_and_stops_and_the_run_ends_with_the_same_bytes(
+    lab: Cold, whole: Cold
+) -> None:
+    limit = lab.count() + 40
+    options = ("--max-steps", str(STEPS))
+    output = lab.train_until(lambda: lab.count() > limit, *options, number=signal.SIGTERM)
+    assert "saved. The same command carries on." in output
+    assert 40 <= len(lab.steps()) < STEPS, "it stops at once, and loses no step"
+    lab.train()
+    assert lab.results() == whole.results()
 
 
 def test_patience_ends_a_run_that_does_not_get_better(lab: Cold) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
-from ..kit import REQUIREMENTS, applies, requirements
+from ..kit import REQUIREMENTS, applies, of_the_kit, requirements
 
 HERE = Path(__file__).resolve().parent
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -129,7 +129,8 @@ def _links() -> dict[str, str]:
     here = {
         canonicalize_name(d.metadata["Name"]): d for d in distributions(path=[str(host_packages())])
     }
-    required = _names(REQUIREMENTS) - LACKING
+    others = {canonicalize_name(r.name) for r in of_the_kit(("jax", "keras"))}
+    required = (_names(REQUIREMENTS) | others) - LACKING
     names = _closure(required, here) - _names(HERE / KERNEL)
     files = (file for name in names for file in here[name].files or ())
     entries = {file.parts[0] for file in files} - {"..", "__pycache__"}

@@ -65,11 +65,16 @@ def small(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "import numpy", "import os\nimport time\n\nimport numpy"
         )
     )
-    workflows = folder / ".gradient/workflows"
+    only_trains(folder)
+    return folder
+
+
+def only_trains(project: Path) -> None:
+    """Give a project a workflow without what follows training."""
+    workflows = project / ".gradient/workflows"
     spec = yaml.safe_load((workflows / "train.yaml").read_text())
     spec["jobs"] = {name: spec["jobs"][name] for name in ("checkout", "train")}
     (workflows / f"{SHORT}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -55,9 +55,10 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
             note(f"{program}: {error}" + f"\n{where}" * bool(where))
         return error.exit_code
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in TRAINED_WITH:
+        module = str(error.name).partition(".")[0]
+        if module not in TRAINED_WITH:
             raise
-        how = session.how_to_install(session.project_root())
+        how = session.how_to_install(session.project_root(), module)
         note(f"{program} needs {error.name}, which is not installed here: {how}")
         return 2
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from .protocol import Task
 PASSED_ON = re.compile(
     # The storage is the runner's; what a job keeps are its outputs.
     r"TERM|TZ|(?i:https?|no|all)_(?i:proxy)|CUDA_VISIBLE_DEVICES|GRADLAB_(?!STORAGE|SCRATCH)\w+"
+    r"|KERAS_BACKEND|XLA_FLAGS|JAX_PLATFORMS"  # by which a training computes
 )
 PASSED_ON_HERE = re.compile(  # with values that hold on this machine's system only
     # But not where to install: that is the job's own Python.

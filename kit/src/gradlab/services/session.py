@@ -66,10 +66,10 @@ def project_framework(root: Path) -> str:
     return found[1] if found else "pytorch"
 
 
-def how_to_install(root: Path) -> str:
-    """Say how what a project trains with is installed."""
+def how_to_install(root: Path, module: str = "") -> str:
+    """Say how what a project trains with is installed, or a module of that."""
     command = "python -m pip install --find-links vendor --editable "
-    if project_framework(root) == "keras":
+    if module == "tensorflow" or project_framework(root) == "keras":
         return f'{command}".[tensorflow]"; or ".[jax]", and set KERAS_BACKEND=jax'
     return f"{command}."
 
