@@ -8,6 +8,8 @@ TENSORFLOW := $(VENV)/tensorflow/.ready
 PROJECT := {{cookiecutter.project_slug}}
 WHEEL := $(wildcard $(PROJECT)/vendor/*.whl)
 FRAMEWORK := pytorch
+# What a framework computes with, where that is no part of it.
+WITH_keras := jax
 RUFF := $(RUN)ruff
 FROM := install --quiet --disable-pip-version-check -c requirements/constraints.txt
 INSTALL := $(RUN)python -m pip $(FROM)
@@ -18,7 +20,7 @@ INSTALL := $(RUN)python -m pip $(FROM)
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.$(FRAMEWORK) ## Generate a project in ./demo and run its workflow; again to carry on (FRAMEWORK=jax)
+demo: $(VENV)/.$(FRAMEWORK) ## Generate a project in ./demo and run its workflow; again to carry on (FRAMEWORK=jax or keras)
 	@$(RUN)python scripts/demo.py $(FRAMEWORK)
 
 test: $(READY) ## Run all tests (TESTS="-m 'not slow'" for the fast ones)
@@ -68,6 +70,6 @@ $(VENV)/.%: requirements/demo.txt requirements/constraints.txt $(WHEEL)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing $* and what the project needs into $(VENV) ..."
-	@begun=$$(date +%s); $(PYTHON) -m venv $(VENV) && $(INSTALL) -r requirements/demo.txt "gradlab[$*]" \
+	@begun=$$(date +%s); $(PYTHON) -m venv $(VENV) && $(INSTALL) -r requirements/demo.txt "gradlab[$*]" $(WITH_$*) \
 	  && $(INSTALL) --force-reinstall --no-deps "$(WHEEL)" \
 	  && echo $$(($$(date +%s) - begun)) > $@

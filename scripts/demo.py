@@ -54,7 +54,9 @@ def main() -> int:
 
 def run(project: Path, *command: str) -> None:
     """Run gradlab in the project's own folder."""
-    environment = {k: v for k, v in os.environ.items() if k != "GRADLAB_STORAGE"}
+    # With TensorFlow, which may be set too, 1.8 GB more would have been installed.
+    environment = {"KERAS_BACKEND": "jax", **os.environ}
+    environment.pop("GRADLAB_STORAGE", None)
     subprocess.run(
         [sys.executable, "-m", "gradlab", *command], cwd=project, env=environment, check=True
     )
