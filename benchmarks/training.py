@@ -47,6 +47,7 @@ KINDS = {
 # The same with JAX, whose processes take turns among themselves.
 JAX_KINDS = {"bare": ("jax_bare", 0.0), "logging": ("jax_project", 0.0)}
 JAX_KINDS["this project"] = ("jax_project", EVERY)
+JAX_EPOCHS = 8  # of a turn, for a step is shorter
 Kinds = dict[str, tuple[str, float]]
 Seconds = dict[str, float]
 
@@ -67,12 +68,14 @@ def rows(rounds: int) -> Iterator[Row]:
 class Loop:
     """A loop in a process of its own, which rests after each turn."""
 
-    def __init__(self, kind: str, work: tuple[str, float], project: Path, folder: Path) -> None:
+    def __init__(
+        self, kind: str, work: tuple[str, float], project: Path, folder: Path, epochs: int
+    ) -> None:
         program, every = work
         self.kind, self.log = kind, (folder / f"{kind}.log").open("w+")
         kept = folder / kind
         kept.mkdir()
-        options = {"--turns": TURNS, "--epochs": EPOCHS, "--every": every}
+        options = {"--turns": TURNS, "--epochs": epochs, "--every": every}
         given = [str(text) for option in options.items() for text in option]
         self.process = subprocess.Popen(
             [PYTHON, LOOPS / f"{program}.py", ours.PACKAGE, kept, *given],
@@ -102,13 +105,14 @@ class Loop:
         return report
 
 
-def one_round(project: Path, kinds: Kinds) -> dict[str, Seconds]:
+def one_round(project: Path, kinds: Kinds, epochs: int) -> dict[str, Seconds]:
     """Give what the turns of each kind of loop took together."""
     total: dict[str, Seconds] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         loops = {}
         for kind in random.sample(list(kinds), len(kinds)):
-            loops[kind] = stack.enter_context(Loop(kind, kinds[kind], project, Path(folder)))
+            loop = Loop(kind, kinds[kind], project, Path(folder), epochs)
+            loops[kind] = stack.enter_context(loop)
             loops[kind].turn()
         for _ in range(TURNS - 1):
             for kind, loop in loops.items():
@@ -117,9 +121,11 @@ def one_round(project: Path, kinds: Kinds) -> dict[str, Seconds]:
     return total
 
 
-def measured(name: str, project: Path, kinds: Kinds, rounds: int) -> list[dict[str, list[float]]]:
+def measured(
+    name: str, project: Path, kinds: Kinds, rounds: int, epochs: int = EPOCHS
+) -> list[dict[str, list[float]]]:
     """Measure loops; give each kind's times in its own process, by the clock, in its workers."""
-    found = repeated(name, lambda: one_round(project, kinds), rounds)
+    found = repeated(name, lambda: one_round(project, kinds, epochs), rounds)
     return [
         {kind: [each[what] for each in times] for kind, times in found.items()}
         for what in ("loop", "wall", "workers")
@@ -141,7 +147,7 @@ def steps(project: Path, rounds: int) -> Iterator[Row]:
 
 def jax_steps(project: Path, rounds: int) -> Iterator[Row]:
     """Compare the steps of the loops with JAX."""
-    cost, clock, _ = measured("JAX's steps", project, JAX_KINDS, rounds)
+    cost, clock, _ = measured("JAX's steps", project, JAX_KINDS, rounds, JAX_EPOCHS)
     yield ratio("with JAX, a step that is logged", "a bare loop's", cost, ("logging", "bare"), 1.03)
     yield ratio("the same by the clock", "a bare loop's", clock, ("logging", "bare"))
     with_checkpoints = ("this project", "logging")

@@ -20,7 +20,7 @@ from markdown_it.token import Token
 from packaging.requirements import Requirement
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-INSTRUCTIONS = {"FROM", "SHELL", "WORKDIR", "COPY", "RUN", "EXPOSE", "CMD", "COMMENT"}
+INSTRUCTIONS = {"FROM", "SHELL", "WORKDIR", "COPY", "RUN", "ENV", "EXPOSE", "CMD", "COMMENT"}
 PLAIN = {"LICENSE", ".gitignore", ".dockerignore"}
 
 
