@@ -4,8 +4,8 @@
 
 The same model and data are trained by the loops in loops/: the project, a bare PyTorch loop,
 Lightning's Trainer, Lightning Fabric and Accelerate; with JAX, the project and a bare loop that has
-the project's loader, for there is none of JAX; with Keras, on JAX and on TensorFlow, the project, its
-train_on_batch and its fit, with the project's loader. But for these and the bare ones they log loss and
+the project's loader, for there is none of JAX; with Keras, on each backend, the project, a loop of
+train_on_batch and fit, with the project's loader. But for the bare ones and fit they log loss and
 learning rate of each step, and write a checkpoint each second of their own time, five times as
 often as the project does by default. In each round each of them gets a new process, for two
 processes of the same program differ by up to a fifth, and the processes take turns of two epochs.
