@@ -9,10 +9,7 @@ torch's optimizers counts the steps, for each of the loops calls one once in a s
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, RandomSampler
+from turns import BATCH, SEED, Turns, cpus, options
 
-SEED = 0
-BATCH = 64
+__all__ = ["BATCH", "SEED", "Interval", "Work", "main"]
 
 
 @dataclass
@@ -43,7 +39,7 @@ class Work:
         self.data = self.part("data").datasets().train
         self.per_epoch = len(self.data) // BATCH
         self.steps = self.epochs * self.per_epoch
-        self.workers = min(4, max(1, _cpus() - 1))
+        self.workers = min(4, max(1, cpus() - 1))
 
     def part(self, name: str) -> Any:
         """Import a module of the project."""
@@ -69,54 +65,6 @@ class Work:
         return DataLoader(self.data, BATCH, sampler=sampler, num_workers=self.workers)
 
 
-class Turns:
-    """Lets the loop rest after each turn, unseen by the clock that intervals are read from."""
-
-    def __init__(self, steps: int, turn: int) -> None:
-        self.left, self.turn, self.rested = steps, turn, 0.0
-        self.reports = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what a framework prints is no report
-        clock = time.monotonic
-        time.monotonic = lambda: clock() - self.rested
-        register_optimizer_step_post_hook(self._count)
-        self._rest()
-        self.spent = _spent()
-
-    def _count(self, *_: object) -> None:
-        self.left -= 1
-        if self.left % self.turn == 0:
-            self._report()
-            if self.left:
-                self._rest()
-
-    def _report(self) -> None:
-        wall, spent = time.perf_counter() - self.begun, _spent()
-        loop, workers = (now - then for now, then in zip(spent, self.spent, strict=True))
-        report = {"wall": wall, "loop": loop, "workers": workers}
-        self.spent = spent
-        print(json.dumps(report), file=self.reports, flush=True)
-
-    def _rest(self) -> None:
-        begun = time.perf_counter()
-        if not sys.stdin.readline():
-            sys.exit("told to end")
-        self.begun = time.perf_counter()
-        self.rested += self.begun - begun
-
-
-def _spent() -> tuple[float, float]:
-    """Give the processor time of this process, and of its children: the loader's workers."""
-    me = psutil.Process()
-    ended = me.cpu_times()
-    living = [each.cpu_times() for each in me.children(recursive=True)]
-    workers = ended.children_user + ended.children_system
-    return time.process_time(), workers + sum(each.user + each.system for each in living)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Interval:
     """Says when a checkpoint is due, for loops in which nothing else does."""
 
@@ -132,16 +80,11 @@ class Interval:
 
 def main(loop: Callable[[Work], object]) -> None:
     """Train in turns."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("package")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--turns", type=int, required=True)
-    parser.add_argument("--epochs", type=int, required=True, help="in each turn")
-    parser.add_argument("--every", type=float, required=True)
-    given = parser.parse_args()
-    torch.set_num_threads(max(1, _cpus() - 1))  # as the project does
+    given = options()
+    torch.set_num_threads(max(1, cpus() - 1))  # as the project does
     work = Work(given.package, given.folder, given.turns * given.epochs, given.every)
-    Turns(work.steps, given.epochs * work.per_epoch)
+    turns = Turns(work.steps, given.epochs * work.per_epoch)
+    register_optimizer_step_post_hook(turns.count)
     loop(work)
 
 

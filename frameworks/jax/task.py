@@ -26,7 +26,8 @@ BEST = ("val_accuracy", "highest")
 BATCH = 256  # examples that are evaluated at once
 Array = np.ndarray[Any, Any]
 Seen = dict[str, Array]
-# Puts a batch together, a list of what the dataset gives; for examples of unequal size, pad here.
+# Puts a batch together, a list of what the dataset gives; for examples of unequal size, one that
+# pads. Write that in data.py: the processes that load batches then do without JAX.
 collate = stack
 
 

@@ -110,7 +110,9 @@ def test_the_exported_model_runs_without_the_learner_for_batches_of_any_size(
 ) -> None:
     defaults.run(defaults.package, "export", "--name", "train", "--output", f"{tmp_path}/m.jax")
     command = [sys.executable, "-c", EXPORTED, f"{tmp_path}/m.jax"]
-    found = subprocess.check_output(command, env=defaults.environment(), text=True)
+    found = subprocess.check_output(
+        command, cwd=defaults.project, env=defaults.environment(), text=True
+    )
     accuracy, platforms = found.split(" ", 1)
     assert float(accuracy) >= 0.97 and "cuda" in platforms and "tpu" in platforms
 

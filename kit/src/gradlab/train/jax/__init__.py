@@ -204,7 +204,7 @@ FRAMEWORK = Framework(
     begin_worker=lambda: None,
     reduced=lambda _: NotImplemented,
     arrays={
-        "device": Arrays(
+        "jax": Arrays(
             holds=_holds,
             form=lambda array: [array.dtype.name, list(array.shape)],
             # Not in the background: the next step takes the array's memory for its own results.
@@ -215,5 +215,5 @@ FRAMEWORK = Framework(
             numbers=_numbers,
         )
     },
-    kinds={"jax": Kind(_holds, _parts, _whole)},
+    kinds={"jax_array": Kind(_holds, _parts, _whole)},
 )
