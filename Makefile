@@ -34,7 +34,7 @@ lint: $(READY) ## Check style, format and types of the template (a fresh project
 wheel: $(READY) ## Build the kit's wheel that projects carry, after a change of kit/
 	$(RUN)python scripts/wheel.py
 
-bench: $(BENCH) ## Measure what surviving costs, side by side; prints one table of ratios
+bench: $(BENCH) $(TENSORFLOW) ## Measure what surviving costs, side by side; prints one table of ratios
 	@$(RUN)python benchmarks
 
 docs: $(READY) ## Write docs/reference.md from the code, services.md from services.yaml

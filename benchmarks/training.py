@@ -4,7 +4,8 @@
 
 The same model and data are trained by the loops in loops/: the project, a bare PyTorch loop,
 Lightning's Trainer, Lightning Fabric and Accelerate; with JAX, the project and a bare loop that has
-the project's loader, for there is none of JAX. But for the bare ones they log loss and
+the project's loader, for there is none of JAX; with Keras, on each backend, the project, a loop of
+train_on_batch and fit, with the project's loader. But for the bare ones and fit they log loss and
 learning rate of each step, and write a checkpoint each second of their own time, five times as
 often as the project does by default. In each round each of them gets a new process, for two
 processes of the same program differ by up to a fifth, and the processes take turns of two epochs.
@@ -21,8 +22,9 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ours
@@ -47,9 +49,21 @@ KINDS = {
 # The same with JAX, whose processes take turns among themselves.
 JAX_KINDS = {"bare": ("jax_bare", 0.0), "logging": ("jax_project", 0.0)}
 JAX_KINDS["this project"] = ("jax_project", EVERY)
-JAX_EPOCHS = 8  # of a turn, for a step is shorter
+# And with Keras, on each backend, in the environment that has it.
+KERAS_KINDS = JAX_KINDS | {"bare": ("keras_bare", 0.0), "fit": ("keras_fit", 0.0)}
+BACKENDS = {"JAX": "bench", "TensorFlow": "tensorflow"}
 Kinds = dict[str, tuple[str, float]]
 Seconds = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A generated project, and the Python that has its framework."""
+
+    project: Path
+    python: Path = PYTHON
+    env: Mapping[str, str] = field(default_factory=dict)
+    epochs: int = EPOCHS  # of a turn: more where a step is short
 
 
 def rows(rounds: int) -> Iterator[Row]:
@@ -59,27 +73,31 @@ def rows(rounds: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         answers = f"project_slug={ours.PACKAGE}"
         project = ours.generated(ours.TEMPLATE, Path(folder, "made"), answers)
-        yield from steps(project, rounds)
+        yield from steps(Place(project), rounds)
         made = ours.generated(ours.TEMPLATE, Path(folder, "jax"), answers, "framework=jax")
-        yield from jax_steps(made, rounds)
+        yield from jax_steps(Place(made, epochs=8), rounds)
+        made = ours.generated(ours.TEMPLATE, Path(folder, "keras"), answers, "framework=keras")
+        for backend, name in BACKENDS.items():
+            python = PYTHON.parents[2] / name / "bin" / "python"
+            env = {"KERAS_BACKEND": backend.lower()}
+            yield from keras_steps(backend, Place(made, python, env), rounds)
         yield from resuming(project, Path(folder, "storage"), min(rounds, 5))
 
 
 class Loop:
     """A loop in a process of its own, which rests after each turn."""
 
-    def __init__(
-        self, kind: str, work: tuple[str, float], project: Path, folder: Path, epochs: int
-    ) -> None:
+    def __init__(self, kind: str, work: tuple[str, float], place: Place, folder: Path) -> None:
         program, every = work
         self.kind, self.log = kind, (folder / f"{kind}.log").open("w+")
         kept = folder / kind
         kept.mkdir()
-        options = {"--turns": TURNS, "--epochs": epochs, "--every": every}
+        options = {"--turns": TURNS, "--epochs": place.epochs, "--every": every}
         given = [str(text) for option in options.items() for text in option]
         self.process = subprocess.Popen(
-            [PYTHON, LOOPS / f"{program}.py", ours.PACKAGE, kept, *given],
-            env=ours.environment(project) | {"GRADLAB_STORAGE": str(kept / "storage")},
+            [place.python, LOOPS / f"{program}.py", ours.PACKAGE, kept, *given],
+            env=ours.environment(place.project)
+            | {**place.env, "GRADLAB_STORAGE": str(kept / "storage")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -105,14 +123,13 @@ class Loop:
         return report
 
 
-def one_round(project: Path, kinds: Kinds, epochs: int) -> dict[str, Seconds]:
+def one_round(place: Place, kinds: Kinds) -> dict[str, Seconds]:
     """Give what the turns of each kind of loop took together."""
     total: dict[str, Seconds] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         loops = {}
         for kind in random.sample(list(kinds), len(kinds)):
-            loop = Loop(kind, kinds[kind], project, Path(folder), epochs)
-            loops[kind] = stack.enter_context(loop)
+            loops[kind] = stack.enter_context(Loop(kind, kinds[kind], place, Path(folder)))
             loops[kind].turn()
         for _ in range(TURNS - 1):
             for kind, loop in loops.items():
@@ -121,20 +138,18 @@ def one_round(project: Path, kinds: Kinds, epochs: int) -> dict[str, Seconds]:
     return total
 
 
-def measured(
-    name: str, project: Path, kinds: Kinds, rounds: int, epochs: int = EPOCHS
-) -> list[dict[str, list[float]]]:
+def measured(name: str, place: Place, kinds: Kinds, rounds: int) -> list[dict[str, list[float]]]:
     """Measure loops; give each kind's times in its own process, by the clock, in its workers."""
-    found = repeated(name, lambda: one_round(project, kinds, epochs), rounds)
+    found = repeated(name, lambda: one_round(place, kinds), rounds)
     return [
         {kind: [each[what] for each in times] for kind, times in found.items()}
         for what in ("loop", "wall", "workers")
     ]
 
 
-def steps(project: Path, rounds: int) -> Iterator[Row]:
+def steps(place: Place, rounds: int) -> Iterator[Row]:
     """Compare the steps of all loops."""
-    cost, clock, workers = measured("steps", project, KINDS, rounds)
+    cost, clock, workers = measured("steps", place, KINDS, rounds)
     yield ratio("a step that is logged", "a bare loop's", cost, ("logging", "bare"), 1.03)
     yield ratio("the same by the clock", "a bare loop's", clock, ("logging", "bare"))
     yield ratio("loading for it, in the workers", "a bare loop's", workers, ("logging", "bare"))
@@ -145,13 +160,24 @@ def steps(project: Path, rounds: int) -> Iterator[Row]:
         yield ratio(f"{kind}: the same by the clock", "a bare loop's", clock, (kind, "bare"))
 
 
-def jax_steps(project: Path, rounds: int) -> Iterator[Row]:
+def jax_steps(place: Place, rounds: int) -> Iterator[Row]:
     """Compare the steps of the loops with JAX."""
-    cost, clock, _ = measured("JAX's steps", project, JAX_KINDS, rounds, JAX_EPOCHS)
+    cost, clock, _ = measured("JAX's steps", place, JAX_KINDS, rounds)
     yield ratio("with JAX, a step that is logged", "a bare loop's", cost, ("logging", "bare"), 1.03)
     yield ratio("the same by the clock", "a bare loop's", clock, ("logging", "bare"))
     with_checkpoints = ("this project", "logging")
     yield ratio("with JAX, a step with checkpoints", "without", cost, with_checkpoints, 1.02)
+
+
+def keras_steps(backend: str, place: Place, rounds: int) -> Iterator[Row]:
+    """Compare the steps of the loops with Keras on a backend."""
+    cost, clock, _ = measured(f"Keras' steps on {backend}", place, KERAS_KINDS, rounds)
+    what, bare = f"with Keras on {backend}, a step", "a loop of train_on_batch"
+    yield ratio(f"{what} that is logged", bare, cost, ("logging", "bare"), 1.03)
+    yield ratio("the same by the clock", bare, clock, ("logging", "bare"))
+    yield ratio(f"{what} that is logged", "fit's", cost, ("logging", "fit"), 1.03)
+    with_checkpoints = ("this project", "logging")
+    yield ratio(f"{what} with checkpoints", "without", cost, with_checkpoints, 1.02)
 
 
 def resuming(project: Path, storage: Path, rounds: int) -> Iterator[Row]:

@@ -24,7 +24,7 @@ from gradlab.train.keras.network import (
     load_weights,
     unchanged,
 )
-from gradlab.train.keras.steps import Steps, as_float32, as_numpy
+from gradlab.train.keras.steps import as_float32, as_numpy
 from gradlab.train.loader import Loader
 
 from . import task
@@ -40,7 +40,7 @@ Lines = list[Values]
 class Learner:
     """The network and what changes it, on the device."""
 
-    steps: Steps | None = None
+    steps: Any = None  # before it learns
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config

@@ -89,5 +89,6 @@ def test_the_exported_model_is_read_by_keras_alone(
     path = f"{tmp_path}/model.keras"
     defaults.run(defaults.package, "export", "--name", "train", "--output", path)
     command = [entry.python, "-c", READ, path]
-    found = subprocess.check_output(command, env=defaults.environment(), text=True)
+    env, folder = defaults.environment(), defaults.project
+    found = subprocess.check_output(command, env=env, text=True, cwd=folder)
     assert float(found) >= 0.97

@@ -119,13 +119,6 @@ def join(wanted: machine.Device, compiled: bool = False) -> World:
     return World(*backend().begin(wanted, compiled))
 
 
-def no_gpu(problem: str) -> GradlabError:
-    """Say that the GPU that was asked for can't be had, and why."""
-    return GradlabError(
-        f"--device cuda: {problem}. Leave the option out to run on what works.",
-    )
-
-
 def loader(
     dataset: keyed.Dataset,
     name: str,

@@ -14,7 +14,6 @@ import tensorflow as tf
 from ...base.errors import GradlabError
 from ...services import machine
 from .. import devices
-from . import no_gpu
 from .steps import Losses, Steps
 
 THREADS = "OMP_NUM_THREADS"
@@ -55,11 +54,18 @@ def _without_gpu() -> str:
 
 def _fixed_threads() -> int:
     """Fix the number of threads, by which sums differ in their last bits; give it."""
-    number = devices.threads() or int(os.environ[THREADS])
+    number = devices.threads() or int(os.environ[THREADS].partition(",")[0])
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(number)
         tf.config.threading.set_inter_op_parallelism_threads(number)
     return int(tf.config.threading.get_intra_op_parallelism_threads()) or machine.cpus()
+
+
+def no_gpu(problem: str) -> GradlabError:
+    """Say that the GPU that was asked for can't be had, and why."""
+    return GradlabError(
+        f"--device cuda: {problem}. Leave the option out to run on what works.",
+    )
 
 
 def is_made_for_bf16() -> bool:
