@@ -85,6 +85,7 @@ ELSEWHERE = {
 NOT_RUN = {
     "make wheel": "tests/test_kit.py compares what it makes with what is there",
     "make demo": "fetches packages; what it runs then is `gradlab run train`",
+    "make demo FRAMEWORK=jax": "as make demo",
     "make test": "runs this very test",
     "make test TESTS=\"-m 'not slow'\"": "runs this very test",
     "make lint": "runs before the tests, in .ci/run",
