@@ -110,7 +110,9 @@ class Learner:
     def step(self, step: int, batch: Any, rate: float | None = None) -> Losses:
         """Learn from a batch, by the step's rate or another; give its losses, on the device."""
         self.world.seed_step(self.config.seed, step)
-        return self.steps.learn(step, batch, self.learning_rate(step) if rate is None else rate)
+        given = self.learning_rate(step) if rate is None else rate
+        losses: Losses = self.steps.learn(step, batch, given)
+        return losses
 
     def learning_rate(self, step: int) -> float:
         """Give the rate of a step: a linear warm-up, then a cosine down to zero."""

@@ -17,7 +17,9 @@ from .conftest import STEPS, Cold, Edited, cold, edit
 TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
-pytestmark = pytest.mark.parametrize("entry", FRAMEWORKS[:1], indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize(
+    "entry", FRAMEWORKS[:1], ids=["jax"], indirect=True, scope="session"
+)
 
 
 @pytest.fixture

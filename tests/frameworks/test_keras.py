@@ -10,23 +10,23 @@ import pytest
 from . import FRAMEWORKS, Entry
 from .conftest import Cold, Edited, cold
 
-pytestmark = pytest.mark.slow
+OF_KERAS = [entry for entry in FRAMEWORKS if entry.framework == "keras"]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.parametrize(
+        "entry", OF_KERAS, ids=lambda entry: entry.name, indirect=True, scope="session"
+    ),
+]
 BUILT = "return keras.Model(images, layers.Dense(CLASSES)(features))"
 SHAPELESS = """return keras.Sequential(
         [layers.Flatten(), layers.Dense(16, "relu"), layers.Dropout(0.5), layers.Dense(CLASSES)]
     )"""
 
 
-@pytest.fixture(autouse=True)
-def only_keras(entry: Entry) -> None:
-    if entry.framework != "keras":
-        pytest.skip("of another framework")
-
-
 def test_a_run_goes_on_on_no_other_backend_and_nothing_is_lost(lab: Cold, entry: Entry) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
-    (other,) = (each for each in FRAMEWORKS if each.framework == "keras" and each is not entry)
+    (other,) = (each for each in OF_KERAS if each is not entry)
     if not Path(other.python).exists():
         pytest.skip("TensorFlow isn't there: make .venv/tensorflow/.ready")
     env = {name: text for name, text in lab.env.items() if name != "KERAS_BACKEND"}
