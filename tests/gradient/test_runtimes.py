@@ -10,18 +10,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ..conftest import Bake
 from ..test_runtimes import KINDS
+from ..test_template import ANSWERS
 from .api import Api
 
 # What the command line sends under another name or in a request of its own.
 APART = {"command", "tags"}
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+# Of the other frameworks one is enough: they differ in no more than the first one's five do.
+DEFINITIONS = [("pytorch", kind) for kind in sorted(KINDS)]
+DEFINITIONS += [(framework, "gpu") for framework in ANSWERS["framework"] if framework != "pytorch"]
+
+
+@pytest.mark.parametrize("framework, kind", DEFINITIONS)
 def test_the_real_command_line_takes_each_definition_and_sends_its_values(
-    project: Path, gradient: Path, api: Api, tmp_path: Path, kind: str
+    bake: Bake, gradient: Path, api: Api, tmp_path: Path, framework: str, kind: str
 ) -> None:
-    owner = api.add_project("my_model")
+    project, owner = bake(framework=framework), api.add_project("my_model")
     definition = project / "runtimes" / f"{kind}.yaml"
     # The command that the file itself shows.
     shown = definition.read_text().splitlines()[1].removeprefix("#").split()
