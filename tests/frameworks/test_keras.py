@@ -49,11 +49,6 @@ def test_what_keras_does_not_have_is_refused_with_what_would_do(
     assert message in lab.train(*options, code=2)
 
 
-def test_several_processes_are_refused(lab: Cold) -> None:
-    lab.env["WORLD_SIZE"] = "2"
-    assert "give the command without torchrun" in lab.train(code=2)
-
-
 def test_a_compiled_run_is_exact_over_a_kill(lab: Cold, entry: Entry, tmp_path: Path) -> None:
     never_cut_off = cold(lab.project, tmp_path / "whole", entry)
     never_cut_off.train("--compile")

@@ -162,6 +162,11 @@ def test_a_run_of_another_framework_is_refused_and_nothing_lost(lab: Cold, tmp_p
     assert lab.checkpoints() == kept
 
 
+def test_several_processes_are_refused(lab: Cold) -> None:
+    lab.env["WORLD_SIZE"] = "2"
+    assert "give the command without torchrun" in lab.train(code=2)
+
+
 @needs_bubblewrap
 def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
     defaults: Cold, entry: Entry, tmp_path: Path

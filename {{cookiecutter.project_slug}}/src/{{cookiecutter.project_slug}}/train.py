@@ -1,7 +1,6 @@
 """Training that carries on: whatever ends a session, the same command goes on from there.
 
     python -m <package> train [--name default] [--max-minutes 30]
-    torchrun --nproc-per-node 2 -m <package> train
 
 A step learns from one batch. Every few epochs an evaluation measures the validation split; every
 few seconds a checkpoint keeps all that it takes to go on, and to end as if nothing had been.

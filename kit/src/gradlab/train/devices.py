@@ -91,6 +91,15 @@ def threads() -> int | None:
     return max(1, cpus() - 1)
 
 
+def refuse_torchrun(framework: str) -> None:
+    """Raise GradlabError where torchrun has started several processes for a framework of one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise GradlabError(
+            f"{framework} trains in one process here, and torchrun has started several: give the "
+            "command without torchrun."
+        )
+
+
 def in_first(world: World, work: Callable[[], Value]) -> Value | None:
     """Do something in the first process, which the others wait for; where it fails, all do.
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ...base.errors import GradlabError, note
 from ...services import machine
-from .. import keyed
+from .. import devices, keyed
 from ..collate import mapped, stack
 from ..frameworks import Arrays, Framework, Kind
 from ..loader import Loader
@@ -128,6 +128,7 @@ class World:
 
 def join(wanted: machine.Device) -> World:
     """Choose the devices: what was asked for, or GradlabError; else what JAX itself chooses."""
+    devices.refuse_torchrun("JAX")
     machine.keep_freed_memory()
     if wanted == "mps":
         raise GradlabError("--device mps: JAX doesn't train on Apple's GPU. Leave the option out.")

@@ -7,7 +7,6 @@ imports Keras or TensorFlow; of its modules, on_jax and on_tensorflow alone know
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ import numpy as np
 
 from ...base.errors import GradlabError
 from ...services import machine
-from .. import keyed
+from .. import devices, keyed
 from ..collate import mapped, stack
 from ..frameworks import Framework
 from ..loader import Loader
@@ -108,11 +107,7 @@ def join(wanted: machine.Device, compiled: bool = False) -> World:
 
     Raises GradlabError for a device that doesn't work here, and for more than one process.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise GradlabError(
-            "Keras trains in one process here, and torchrun has started several: give the command "
-            "without torchrun."
-        )
+    devices.refuse_torchrun("Keras")
     if wanted == "mps":
         raise GradlabError("--device mps: Keras can't use an Apple GPU here. Leave the option out.")
     machine.keep_freed_memory()
