@@ -107,7 +107,7 @@ def edit(project: Path, module: str, old: str, new: str) -> None:
 
 def cold(project: Path, folder: Path, entry: Entry) -> Cold:
     env = {**entry.env, "COUNT": str(folder / "count")}
-    return Cold(project, folder / "storage", env, entry.python)
+    return Cold(project, folder / "storage", env, python=entry.python)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def edited(lab: Cold, entry: Entry, tmp_path: Path) -> Edited:
     def make(module: str, old: str, new: str) -> Cold:
         project = copied(lab.project, tmp_path / f"edited-{module}")
         edit(project, module, old, new)
-        return Cold(project, lab.storage, lab.env, lab.python)
+        return Cold(project, lab.storage, lab.env, python=lab.python)
 
     return make
 

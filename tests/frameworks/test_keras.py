@@ -30,7 +30,7 @@ def test_a_run_goes_on_on_no_other_backend_and_nothing_is_lost(lab: Cold, entry:
     if not Path(other.python).exists():
         pytest.skip("TensorFlow isn't there: make .venv/tensorflow/.ready")
     env = {name: text for name, text in lab.env.items() if name != "KERAS_BACKEND"}
-    output = Cold(lab.project, lab.storage, {**env, **other.env}, other.python).train(code=2)
+    output = Cold(lab.project, lab.storage, {**env, **other.env}, python=other.python).train(code=2)
     assert "keras on jax" in output and "keras on tensorflow" in output and "--fresh" in output
     assert lab.checkpoints() == kept
 
