@@ -74,7 +74,7 @@ class Lab:
     project: Path
     storage: Path
     env: dict[str, str] = field(default_factory=dict)
-    small: list[str] = field(default_factory=lambda: SMALL)
+    small: list[str] = field(default_factory=lambda: SMALL, kw_only=True)
 
     @property
     def package(self) -> str:
