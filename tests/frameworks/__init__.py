@@ -28,3 +28,5 @@ FRAMEWORKS = (
     Entry("keras-jax", "keras", {"KERAS_BACKEND": "jax"}, KERAS),
     Entry("keras-tensorflow", "keras", {}, KERAS, str(TENSORFLOW), traces=False),
 )
+# What is alike on each backend of a framework is tried on one, for each test takes a while.
+ONE_OF_EACH = [entry for entry in FRAMEWORKS if entry.python == sys.executable]

@@ -17,18 +17,17 @@ from ..lab import Lab
 from ..test_own_workflows import newest, sha
 from ..training.test_killed import at_random, at_the_start, during_a_save, tensorboard_steps
 from ..workflow.conftest import needs_bubblewrap
-from . import Entry
+from . import ONE_OF_EACH, Entry
 from .conftest import STEPS, Cold, Edited, cold
 
 pytestmark = pytest.mark.slow
+on_one_backend = pytest.mark.parametrize(
+    "entry", ONE_OF_EACH, ids=lambda entry: entry.name, indirect=True, scope="session"
+)
 KILLS = int(os.environ.get("KILLS", "3"))
 MOST = 30  # steps until a kill
 ENOUGH = 0.97
 OPTIONS = {
-    "clip": ("--clip", "0.5"),
-    "accumulate": ("--accumulate", "4"),
-    "ema": ("--ema", "0.9"),
-    "label smoothing": ("--label-smoothing", "0.1"),
     "bf16": ("--precision", "bf16"),
     "all": ("--clip", "1", "--accumulate", "2", "--ema", "0.9", "--label-smoothing", "0.1"),
 }
@@ -63,6 +62,7 @@ def test_any_number_of_workers_gives_the_same_bytes(lab: Cold, whole: Cold, work
     assert lab.results() == whole.results()
 
 
+@on_one_backend
 def test_to_resume_late_draws_no_more_examples_than_to_resume_early(lab: Cold) -> None:
     alone = ("--workers", "0")
     drawn = []
@@ -86,6 +86,7 @@ def test_an_option_does_something_and_is_exact_over_a_kill(
     assert lab.results() == never_cut_off.results()
 
 
+@on_one_backend
 def test_a_signal_saves_and_stops_and_the_run_ends_with_the_same_bytes(
     lab: Cold, whole: Cold
 ) -> None:
@@ -98,11 +99,13 @@ def test_a_signal_saves_and_stops_and_the_run_ends_with_the_same_bytes(
     assert lab.results() == whole.results()
 
 
+@on_one_backend
 def test_patience_ends_a_run_that_does_not_get_better(lab: Cold) -> None:
     lab.train("--patience", "1", "--learning-rate", "0", "--max-steps", "190")
     assert len(lab.steps()) < 190
 
 
+@on_one_backend
 def test_a_learning_rate_is_found_and_found_again(lab: Cold) -> None:
     command = (lab.package, "find-rate", "--batch-size", "32", "--workers", "0")
     first, again = lab.run(*command), lab.run(*command)
@@ -133,6 +136,7 @@ def test_the_exported_model_is_the_model(defaults: Cold, tmp_path: Path) -> None
     assert "the same as" in done and "on 16 examples" in done
 
 
+@on_one_backend
 def test_a_network_that_does_not_fit_is_refused_and_nothing_lost(lab: Cold, edited: Edited) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
@@ -142,6 +146,7 @@ def test_a_network_that_does_not_fit_is_refused_and_nothing_lost(lab: Cold, edit
     assert lab.checkpoints() == kept
 
 
+@on_one_backend
 def test_another_optimizer_is_refused_and_nothing_lost(
     lab: Cold, edited: Edited, entry: Entry
 ) -> None:
@@ -152,6 +157,7 @@ def test_another_optimizer_is_refused_and_nothing_lost(
     assert lab.checkpoints() == kept
 
 
+@on_one_backend
 def test_a_run_of_another_framework_is_refused_and_nothing_lost(lab: Cold, tmp_path: Path) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
@@ -162,11 +168,13 @@ def test_a_run_of_another_framework_is_refused_and_nothing_lost(lab: Cold, tmp_p
     assert lab.checkpoints() == kept
 
 
+@on_one_backend
 def test_several_processes_are_refused(lab: Cold) -> None:
     lab.env["WORLD_SIZE"] = "2"
     assert "give the command without torchrun" in lab.train(code=2)
 
 
+@on_one_backend
 @needs_bubblewrap
 def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
     defaults: Cold, entry: Entry, tmp_path: Path
@@ -179,6 +187,7 @@ def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
         assert sha(run / name) == defaults.sha("train", name)
 
 
+@on_one_backend
 def test_a_fresh_project_passes_its_own_checks(fresh: Path, entry: Entry) -> None:
     env = {**os.environ, **entry.env}
     for command in ("ruff check", "ruff format --check", "mypy", "pytest -q"):

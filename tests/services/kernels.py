@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
@@ -53,14 +53,15 @@ class NotHere(Exception):
     """What a machine needs and this one lacks; its text is the reason to skip a test."""
 
 
-def environment(cache: Path, version: str) -> Environment:
+def environment(cache: Path, version: str, frameworks: Sequence[str] = ()) -> Environment:
     """Give the environment of a Python version such as "3.13"; makes it the first time.
 
-    Raises NotHere where that Python is not installed.
+    It has what projects need with PyTorch and with other `frameworks`. Raises NotHere where that
+    Python is not installed.
     """
     python = _find(version)
     lists = [HERE / KERNEL, *([] if version == OWN else [HERE / ON_3_13])]
-    links = _links() if version == OWN else {}
+    links = _links(frameworks) if version == OWN else {}
     content = "".join(file.read_text() for file in lists), str(python), sorted(links.items())
     place = cache / hashlib.sha256(repr(content).encode()).hexdigest()[:16]
     with _locked(cache / "lock"):
@@ -124,12 +125,12 @@ def _describe_torch(info: Path) -> None:
     (info / "RECORD").write_text(f"{info.name}/METADATA,,\n{info.name}/INSTALLER,,\n")
 
 
-def _links() -> dict[str, str]:
+def _links(frameworks: Sequence[str]) -> dict[str, str]:
     """Map the entries of the packages that are to be seen to where a machine finds them."""
     here = {
         canonicalize_name(d.metadata["Name"]): d for d in distributions(path=[str(host_packages())])
     }
-    others = {canonicalize_name(r.name) for r in of_the_kit(("jax", "keras"))}
+    others = {canonicalize_name(r.name) for r in of_the_kit(frameworks)}
     required = (_names(REQUIREMENTS) | others) - LACKING
     names = _closure(required, here) - _names(HERE / KERNEL)
     files = (file for name in names for file in here[name].files or ())

@@ -83,6 +83,7 @@ class Machines:
         self.cache = cache
         self.shared = shared
         self.made: list[Machine] = []
+        self.frameworks: tuple[str, ...] = ()  # beside PyTorch, on those that are made from now on
 
     def colab(
         self, cloud: Cloud, python: str = OWN, env: Mapping[str, str] | None = None
@@ -118,7 +119,7 @@ class Machines:
         env: Mapping[str, str] | None,
         python: str = OWN,
     ) -> Machine:
-        place = environment(self.cache, python)
+        place = environment(self.cache, python, self.frameworks)
         machine = Machine(kind, place, {**kept, str(self.shared): self.shared}, env or {})
         self.made.append(machine)
         return machine

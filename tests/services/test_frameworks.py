@@ -30,7 +30,7 @@ def test_in_colab_and_on_gradient_the_bytes_of_a_plain_run_come_out(
     only_trains(project)
     plain = cold(project, tmp_path / "plain", entry)
     plain.run(plain.package, "train", "--name", "train")
-    env = {**ENV, **entry.env}
+    env, machines.frameworks = {**ENV, **entry.env}, ("jax", "keras")
     repository = server.add(project, name=project.name)
     trained(open_notebook(machines.colab(cloud, env=env), repository, workflow=SHORT))
     assert model(cloud.files / KEPT) == plain.sha("train")
