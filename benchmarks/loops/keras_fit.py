@@ -27,7 +27,7 @@ def loop(work: Work) -> None:
     with loaded(work) as batches:
         per_epoch = work.steps // work.epochs
         network.fit(
-            iter(batches),
+            (batch for batch in batches),
             epochs=work.epochs,
             steps_per_epoch=per_epoch,
             verbose=0,
