@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 TENSORFLOW = Path(sys.executable).parents[1] / "tensorflow/bin/python"
 
@@ -30,3 +33,10 @@ FRAMEWORKS = (
 )
 # What is alike on each backend of a framework is tried on one, for each test takes a while.
 ONE_OF_EACH = [entry for entry in FRAMEWORKS if entry.python == sys.executable]
+
+
+def on(entries: Sequence[Entry]) -> pytest.MarkDecorator:
+    """Try something with some of them."""
+    return pytest.mark.parametrize(
+        "entry", entries, ids=lambda entry: entry.name, indirect=True, scope="session"
+    )

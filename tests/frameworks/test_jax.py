@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 from ..kit import paths
-from . import FRAMEWORKS, Entry
+from . import FRAMEWORKS, Entry, on
 from .conftest import STEPS, Cold, Edited, cold, edit
 
 TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
-pytestmark = pytest.mark.parametrize(
-    "entry", FRAMEWORKS[:1], ids=["jax"], indirect=True, scope="session"
-)
+pytestmark = on(FRAMEWORKS[:1])
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def losses(lab: Cold) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--accumulate", "2", "--clip", "1", "--ema", "0.9")])
+@pytest.mark.parametrize("options", [("--accumulate", "2", "--clip", "1", "--ema", "0.9")])
 def test_two_devices_killed_and_resumed_end_with_the_same_bytes(
     pair: Cold, entry: Entry, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -48,7 +46,7 @@ def test_two_devices_killed_and_resumed_end_with_the_same_bytes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--accumulate", "4")])
+@pytest.mark.parametrize("options", [("--accumulate", "4")])
 def test_two_devices_see_the_batches_of_one_in_the_same_order(
     pair: Cold, entry: Entry, tmp_path: Path, options: tuple[str, ...]
 ) -> None:

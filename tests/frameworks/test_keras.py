@@ -7,22 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from . import FRAMEWORKS, Entry
+from . import FRAMEWORKS, Entry, on
 from .conftest import Cold, Edited, cold
 
 OF_KERAS = [entry for entry in FRAMEWORKS if entry.framework == "keras"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.parametrize(
-        "entry", OF_KERAS, ids=lambda entry: entry.name, indirect=True, scope="session"
-    ),
-]
+pytestmark = pytest.mark.slow
 BUILT = "return keras.Model(images, layers.Dense(CLASSES)(features))"
 SHAPELESS = """return keras.Sequential(
         [layers.Flatten(), layers.Dense(16, "relu"), layers.Dropout(0.5), layers.Dense(CLASSES)]
     )"""
 
 
+@on(OF_KERAS)
 def test_a_run_goes_on_on_no_other_backend_and_nothing_is_lost(lab: Cold, entry: Entry) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
@@ -35,6 +31,7 @@ def test_a_run_goes_on_on_no_other_backend_and_nothing_is_lost(lab: Cold, entry:
     assert lab.checkpoints() == kept
 
 
+@on(OF_KERAS)
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -49,6 +46,7 @@ def test_what_keras_does_not_have_is_refused_with_what_would_do(
     assert message in lab.train(*options, code=2)
 
 
+@on(OF_KERAS[1:])
 def test_a_compiled_run_is_exact_over_a_kill(lab: Cold, entry: Entry, tmp_path: Path) -> None:
     never_cut_off = cold(lab.project, tmp_path / "whole", entry)
     never_cut_off.train("--compile")
@@ -57,6 +55,7 @@ def test_a_compiled_run_is_exact_over_a_kill(lab: Cold, entry: Entry, tmp_path: 
     assert lab.results() == never_cut_off.results()
 
 
+@on(OF_KERAS[:1])
 def test_a_network_that_learns_its_shapes_from_a_batch_survives_a_kill(
     lab: Cold, edited: Edited, entry: Entry, tmp_path: Path
 ) -> None:
@@ -78,6 +77,7 @@ print(np.mean(model.predict(np.stack(images), verbose=0).argmax(1) == np.array(c
 """
 
 
+@on(OF_KERAS[:1])
 def test_the_exported_model_is_read_by_keras_alone(
     defaults: Cold, entry: Entry, tmp_path: Path
 ) -> None:

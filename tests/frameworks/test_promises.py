@@ -17,13 +17,11 @@ from ..lab import Lab
 from ..test_own_workflows import newest, sha
 from ..training.test_killed import at_random, at_the_start, during_a_save, tensorboard_steps
 from ..workflow.conftest import needs_bubblewrap
-from . import ONE_OF_EACH, Entry
+from . import ONE_OF_EACH, Entry, on
 from .conftest import STEPS, Cold, Edited, cold
 
 pytestmark = pytest.mark.slow
-on_one_backend = pytest.mark.parametrize(
-    "entry", ONE_OF_EACH, ids=lambda entry: entry.name, indirect=True, scope="session"
-)
+on_one_backend = on(ONE_OF_EACH)
 KILLS = int(os.environ.get("KILLS", "3"))
 MOST = 30  # steps until a kill
 ENOUGH = 0.97
