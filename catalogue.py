@@ -229,8 +229,8 @@ def notebook(context: Context, name: str, **values: str) -> str:
     answer, colab = context["cookiecutter"]["gradient_machine"], runtime(context)["colab"]
     if _gpus()[answer]:
         metadata["accelerator"] = colab["accelerators"][0]
-        likes = [gpu for gpu in colab["gpus"] if answer.split("-")[0] == gpu]
-        metadata["colab"]["gpuType"] = likes[0] if likes else colab["gpus"][0]
+        alike = answer.split("-")[0]
+        metadata["colab"]["gpuType"] = alike if alike in colab["gpus"] else colab["gpus"][0]
     content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
 
