@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TypeVar
 
 from ..base.errors import GradlabError, note
@@ -38,6 +38,26 @@ class World(Protocol):
 
     def highest(self, value: int) -> int:
         """Give every process the highest of their values."""
+
+
+class Alone:
+    """The one process of a run, for a framework that has no other."""
+
+    rank = 0
+    size = 1
+    first = True
+
+    def share(self, value: Value) -> Value:
+        """Give every process the first one's value: there is one."""
+        return value
+
+    def highest(self, value: int) -> int:
+        """Give every process the highest of their values: there is one."""
+        return value
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Part from the other processes at the end: there are none."""
+        return nullcontext()
 
 
 def choose(wanted: Device, gpu: bool, problem: str | None, apple: bool) -> str:

@@ -1,6 +1,6 @@
 """What training needs of a framework, and which frameworks this process has loaded.
 
-Promises: `train/<framework>.py` alone imports one, and everything else meets it here. None has to
+Promises: `train/<framework>/` alone imports one, and everything else meets it here. None has to
 be named or registered: a framework counts once its library is loaded, be it by the model, a
 dataset or a transform; until then none is.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -46,13 +45,10 @@ make_repeatable()
 
 
 @dataclass(frozen=True)
-class World:
+class World(devices.Alone):
     """One process, and the devices that share each of its batches."""
 
     mesh: Mesh
-    rank = 0
-    size = 1
-    first = True
 
     @property
     def devices(self) -> int:
@@ -80,18 +76,6 @@ class World:
     def shared(self) -> NamedSharding:
         """How a batch lies on the devices, each having as many of its examples."""
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
-
-    def share(self, value: Value) -> Value:
-        """Give every process the first one's value: there is one."""
-        return value
-
-    def highest(self, value: int) -> int:
-        """Give every process the highest of their values: there is one."""
-        return value
-
-    def kept(self) -> AbstractContextManager[None]:
-        """Part from the other processes at the end: there are none."""
-        return nullcontext()
 
     def precision(self, wanted: machine.Precision) -> str:
         """Choose the precision: what was asked for, else the fastest the device is made for.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -53,18 +52,11 @@ def version() -> str:
 
 
 @dataclass(frozen=True)
-class World:
+class World(devices.Alone):
     """The one process of a run, and the one device that it computes on: cpu, cuda or tpu."""
 
     device: str
     threads: int | None = None  # of the CPU, where their number is fixed
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def first(self) -> bool:
-        """Tell whether this is the process that writes and speaks."""
-        return True
 
     def precision(self, wanted: machine.Precision) -> str:
         """Choose the precision: what was asked for, else bf16 where the device is made for it.
@@ -86,18 +78,6 @@ class World:
         What a layer draws, as Dropout does, it draws by a generator that is part of the model.
         """
         keyed.seed_step(seed, step)
-
-    def share(self, value: Value) -> Value:
-        """Give every process the first one's value."""
-        return value
-
-    def highest(self, value: int) -> int:
-        """Give every process the highest of their values."""
-        return value
-
-    def kept(self) -> AbstractContextManager[None]:
-        """Part from the other processes at the end, of which there are none."""
-        return nullcontext()
 
 
 def join(wanted: machine.Device, compiled: bool = False) -> World:
