@@ -40,6 +40,15 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["COOKIECUTTER_CONFIG"] = str(folder / "config.yaml")
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes of these tests share, for caches."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture
 def bake(tmp_path: Path) -> Bake:
     """Generate a project from answers, as if nobody had a configuration of their own."""

@@ -91,11 +91,8 @@ def test_what_it_makes_learns_and_is_drawn(name: str, shell: Shell) -> None:
 
 
 @pytest.mark.slow
-def test_its_types_and_its_own_tests_stay_green(
-    shell: Shell, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    cache = tmp_path_factory.getbasetemp() / "mypy"
-    shell.run(f"python -m mypy --cache-dir {cache}")
+def test_its_types_and_its_own_tests_stay_green(shell: Shell, shared: Path) -> None:
+    shell.run(f"python -m mypy --cache-dir {shared / 'mypy'}")
     tools = Path(shell.env["PATH"].partition(":")[0])
     (tools / "started.py").write_text(STARTED.format(str(tools / "python")))
     printed = shell.run(f"PYTHONPATH={tools}:$PYTHONPATH python -m pytest -q -p started")

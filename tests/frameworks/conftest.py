@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from .. import warm
 from ..conftest import generate
+from ..lab import SMALL
 from ..training.test_killed import COUNT, Counted
 from . import FRAMEWORKS, Entry
 
@@ -24,17 +24,19 @@ def drawn():
     with open(os.environ["COUNT"] + "-examples", "ab") as file:
         file.write(b"x")
 """
-Edited = Callable[..., "Cold"]
+Edited = Callable[..., "FrameworkLab"]
 
 
 @dataclass
-class Cold(Counted):
-    """A lab whose commands load their framework themselves, for its threads may not be forked."""
+class FrameworkLab(Counted):
+    """A lab of a framework, which loads batches itself unless a test asks for workers."""
 
-    python: str = sys.executable
+    entry: Entry = FRAMEWORKS[0]
+    small: list[str] = field(default_factory=lambda: [*SMALL, "--workers", "0"], kw_only=True)
 
     def start(self, *arguments: str) -> Any:
-        return warm.cold(arguments, self.project, self.environment(), python=self.python)
+        given = (arguments, self.project, self.environment())
+        return warm.fork(self.entry.modules, *given, python=self.entry.python)
 
     def train(self, *options: str, code: int = 0) -> str:
         return super().train("--max-steps", str(STEPS), *options, code=code)
@@ -62,15 +64,14 @@ class Cold(Counted):
 
 
 @pytest.fixture(scope="session", params=FRAMEWORKS, ids=lambda entry: entry.name)
-def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Entry:
+def entry(request: pytest.FixtureRequest, shared: Path) -> Entry:
     """The framework, with a cache of what it compiles, else each command would do it again."""
     found: Entry = request.param
     if not Path(found.python).exists():
         assert not os.environ.get("REQUIRE_ALL_TOOLS"), f"{found.python} is missing"
         pytest.skip("TensorFlow isn't there: make .venv/tensorflow/.ready")
-    cache = tmp_path_factory.mktemp("compiled")
     least = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
-    found.env["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    found.env["JAX_COMPILATION_CACHE_DIR"] = str(shared / "compiled")
     found.env.update({f"JAX_PERSISTENT_CACHE_{name}": value for name, value in least.items()})
     return found
 
@@ -105,39 +106,44 @@ def edit(project: Path, module: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def cold(project: Path, folder: Path, entry: Entry) -> Cold:
+def lab_of(project: Path, folder: Path, entry: Entry) -> FrameworkLab:
     env = {**entry.env, "COUNT": str(folder / "count")}
-    return Cold(project, folder / "storage", env, python=entry.python)
+    return FrameworkLab(project, folder / "storage", env, entry)
 
 
 @pytest.fixture
-def lab(counted_project: Path, entry: Entry, tmp_path: Path) -> Cold:
-    return cold(counted_project, tmp_path, entry)
+def lab(counted_project: Path, entry: Entry, tmp_path: Path) -> FrameworkLab:
+    return lab_of(counted_project, tmp_path, entry)
 
 
 @pytest.fixture
-def edited(lab: Cold, entry: Entry, tmp_path: Path) -> Edited:
+def edited(lab: FrameworkLab, entry: Entry, tmp_path: Path) -> Edited:
     """Make a copy of the project in which a text of a module is another one."""
 
-    def make(module: str, old: str, new: str) -> Cold:
+    def make(module: str, old: str, new: str) -> FrameworkLab:
         project = copied(lab.project, tmp_path / f"edited-{module}")
         edit(project, module, old, new)
-        return Cold(project, lab.storage, lab.env, python=lab.python)
+        return FrameworkLab(project, lab.storage, lab.env, lab.entry)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def whole(counted_project: Path, entry: Entry, tmp_path_factory: pytest.TempPathFactory) -> Cold:
+def whole(
+    counted_project: Path, entry: Entry, tmp_path_factory: pytest.TempPathFactory
+) -> FrameworkLab:
     """A run that was never cut off."""
-    lab = cold(counted_project, tmp_path_factory.mktemp("whole"), entry)
-    lab.train("--workers", "0")
+    lab = lab_of(counted_project, tmp_path_factory.mktemp("whole"), entry)
+    lab.train()
     return lab
 
 
 @pytest.fixture(scope="session")
-def defaults(fresh: Path, entry: Entry, tmp_path_factory: pytest.TempPathFactory) -> Cold:
-    """A run of the project as it was generated, without any option, that was never cut off."""
-    lab = cold(fresh, tmp_path_factory.mktemp("defaults"), entry)
+def defaults(fresh: Path, entry: Entry, tmp_path_factory: pytest.TempPathFactory) -> FrameworkLab:
+    """A run without any option that was never cut off, of a third of the usual epochs."""
+    folder = tmp_path_factory.mktemp("defaults")
+    project = copied(fresh, folder)
+    edit(project, "config", "epochs: int = 60", "epochs: int = 20")
+    lab = lab_of(project, folder, entry)
     lab.run(lab.package, "train", "--name", "train")
     return lab

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 
 from ..kit import paths
-from . import FRAMEWORKS, Entry, on
-from .conftest import STEPS, Cold, Edited, cold, edit
+from . import FRAMEWORKS, QUICK_TO_COMPILE, Entry, on
+from .conftest import STEPS, Edited, FrameworkLab, edit, lab_of
 
-TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+TWO = {"XLA_FLAGS": f"{QUICK_TO_COMPILE} --xla_force_host_platform_device_count=2"}
 
 
 pytestmark = on(FRAMEWORKS[:1])
 
 
 @pytest.fixture
-def pair(lab: Cold) -> Cold:
+def pair(lab: FrameworkLab) -> FrameworkLab:
     """A lab with two devices."""
     lab.env |= TWO
     return lab
 
 
-def losses(lab: Cold) -> np.ndarray:
+def losses(lab: FrameworkLab) -> np.ndarray:
     lines = (lab.folder() / "metrics.jsonl").read_text().splitlines()
     return np.array([json.loads(line)["loss"] for line in lines])
 
@@ -35,9 +35,9 @@ def losses(lab: Cold) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--accumulate", "2", "--clip", "1", "--ema", "0.9")])
 def test_two_devices_killed_and_resumed_end_with_the_same_bytes(
-    pair: Cold, entry: Entry, tmp_path: Path, options: tuple[str, ...]
+    pair: FrameworkLab, entry: Entry, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    never_cut_off = cold(pair.project, tmp_path / "whole", entry)
+    never_cut_off = lab_of(pair.project, tmp_path / "whole", entry)
     never_cut_off.env |= TWO
     assert "2 device(s)" in never_cut_off.train(*options)
     pair.kill_at(50, *options)
@@ -48,9 +48,9 @@ def test_two_devices_killed_and_resumed_end_with_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--accumulate", "4")])
 def test_two_devices_see_the_batches_of_one_in_the_same_order(
-    pair: Cold, entry: Entry, tmp_path: Path, options: tuple[str, ...]
+    pair: FrameworkLab, entry: Entry, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    alone = cold(pair.project, tmp_path / "alone", entry)
+    alone = lab_of(pair.project, tmp_path / "alone", entry)
     alone.train(*options)
     pair.train(*options)
     # Sums of another order differ in the last bits, and steps make more of it.
@@ -60,14 +60,14 @@ def test_two_devices_see_the_batches_of_one_in_the_same_order(
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_devices_and_says_so(lab: Cold) -> None:
+def test_a_run_goes_on_with_another_number_of_devices_and_says_so(lab: FrameworkLab) -> None:
     lab.kill_at(40)
     lab.env |= TWO
     assert "the same examples in the same order" in lab.train()
 
 
 @pytest.mark.slow
-def test_a_batch_that_the_devices_cannot_share_is_refused(pair: Cold) -> None:
+def test_a_batch_that_the_devices_cannot_share_is_refused(pair: FrameworkLab) -> None:
     output = pair.train("--batch-size", "33", code=2)
     assert "A batch of 33 can't be shared equally by 2 devices: take a --batch-size" in output
     output = pair.train("--batch-size", "32", "--accumulate", "32", code=2)
@@ -84,7 +84,7 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(pair: Cold) -> None:
     ],
 )
 def test_what_jax_does_not_have_is_refused_with_what_would_do(
-    lab: Cold, options: tuple[str, ...], message: str
+    lab: FrameworkLab, options: tuple[str, ...], message: str
 ) -> None:
     assert message in lab.train(*options, code=2)
 
@@ -107,7 +107,7 @@ def test_what_a_network_counts_is_kept_as_its_weights_are(edited: Edited, tmp_pa
         "        self.seen[...] = self.seen[...] + 1\n        images *= 1 + self.seen[...] / 100\n"
     )
     edit(lab.project, "model", call, counted + call)
-    never_cut_off = Cold(lab.project, tmp_path / "whole", lab.env)
+    never_cut_off = FrameworkLab(lab.project, tmp_path / "whole", lab.env, lab.entry)
     never_cut_off.train()
     lab.kill_at(40)
     lab.train()
@@ -128,7 +128,7 @@ print(np.mean(found == np.array(classes)), model.platforms)
 
 @pytest.mark.slow
 def test_the_exported_model_runs_without_the_learner_for_batches_of_any_size(
-    defaults: Cold, tmp_path: Path
+    defaults: FrameworkLab, tmp_path: Path
 ) -> None:
     defaults.run(defaults.package, "export", "--name", "train", "--output", f"{tmp_path}/m.jax")
     command = [sys.executable, "-c", EXPORTED, f"{tmp_path}/m.jax"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from . import FRAMEWORKS, Entry, on
-from .conftest import Cold, Edited, cold
+from .conftest import Edited, FrameworkLab, lab_of
 
 OF_KERAS = [entry for entry in FRAMEWORKS if entry.framework == "keras"]
 pytestmark = pytest.mark.slow
@@ -19,14 +19,16 @@ SHAPELESS = """return keras.Sequential(
 
 
 @on(OF_KERAS)
-def test_a_run_goes_on_on_no_other_backend_and_nothing_is_lost(lab: Cold, entry: Entry) -> None:
+def test_a_run_goes_on_on_no_other_backend_and_nothing_is_lost(
+    lab: FrameworkLab, entry: Entry
+) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
     (other,) = (each for each in OF_KERAS if each is not entry)
     if not Path(other.python).exists():
         pytest.skip("TensorFlow isn't there: make .venv/tensorflow/.ready")
     env = {name: text for name, text in lab.env.items() if name != "KERAS_BACKEND"}
-    output = Cold(lab.project, lab.storage, {**env, **other.env}, python=other.python).train(code=2)
+    output = FrameworkLab(lab.project, lab.storage, {**env, **other.env}, other).train(code=2)
     assert "keras on jax" in output and "keras on tensorflow" in output and "--fresh" in output
     assert lab.checkpoints() == kept
 
@@ -41,14 +43,16 @@ def test_a_run_goes_on_on_no_other_backend_and_nothing_is_lost(lab: Cold, entry:
     ],
 )
 def test_what_keras_does_not_have_is_refused_with_what_would_do(
-    lab: Cold, options: tuple[str, ...], message: str
+    lab: FrameworkLab, options: tuple[str, ...], message: str
 ) -> None:
     assert message in lab.train(*options, code=2)
 
 
 @on(OF_KERAS[1:])
-def test_a_compiled_run_is_exact_over_a_kill(lab: Cold, entry: Entry, tmp_path: Path) -> None:
-    never_cut_off = cold(lab.project, tmp_path / "whole", entry)
+def test_a_compiled_run_is_exact_over_a_kill(
+    lab: FrameworkLab, entry: Entry, tmp_path: Path
+) -> None:
+    never_cut_off = lab_of(lab.project, tmp_path / "whole", entry)
     never_cut_off.train("--compile")
     lab.kill_at(50, "--compile")
     assert "carrying on at step" in lab.train("--compile")
@@ -57,10 +61,10 @@ def test_a_compiled_run_is_exact_over_a_kill(lab: Cold, entry: Entry, tmp_path: 
 
 @on(OF_KERAS[:1])
 def test_a_network_that_learns_its_shapes_from_a_batch_survives_a_kill(
-    lab: Cold, edited: Edited, entry: Entry, tmp_path: Path
+    lab: FrameworkLab, edited: Edited, entry: Entry, tmp_path: Path
 ) -> None:
     own = edited("model", BUILT, SHAPELESS)
-    never_cut_off = cold(own.project, tmp_path / "whole", entry)
+    never_cut_off = lab_of(own.project, tmp_path / "whole", entry)
     never_cut_off.train()
     own.kill_at(50)
     assert "carrying on at step" in own.train()
@@ -79,7 +83,7 @@ print(np.mean(model.predict(np.stack(images), verbose=0).argmax(1) == np.array(c
 
 @on(OF_KERAS[:1])
 def test_the_exported_model_is_read_by_keras_alone(
-    defaults: Cold, entry: Entry, tmp_path: Path
+    defaults: FrameworkLab, entry: Entry, tmp_path: Path
 ) -> None:
     path = f"{tmp_path}/model.keras"
     defaults.run(defaults.package, "export", "--name", "train", "--output", path)

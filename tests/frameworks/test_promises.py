@@ -18,7 +18,7 @@ from ..test_own_workflows import newest, sha
 from ..training.test_killed import at_random, at_the_start, during_a_save, tensorboard_steps
 from ..workflow.conftest import needs_bubblewrap
 from . import ONE_OF_EACH, Entry, on
-from .conftest import STEPS, Cold, Edited, cold
+from .conftest import STEPS, Edited, FrameworkLab, lab_of
 
 pytestmark = pytest.mark.slow
 on_one_backend = on(ONE_OF_EACH)
@@ -31,14 +31,16 @@ OPTIONS = {
 }
 
 
-def test_the_defaults_learn_the_digits(defaults: Cold, tmp_path: Path) -> None:
+def test_the_defaults_learn_the_digits(defaults: FrameworkLab, tmp_path: Path) -> None:
     folder = str(tmp_path / "measured")
     defaults.run(defaults.package, "evaluate", "--name", "train", "--output", folder)
     found = json.loads(Path(folder, "evaluation.json").read_text())
     assert found["accuracy"] >= ENOUGH and found["examples"] == 360
 
 
-def test_random_kills_leave_the_bytes_of_an_uninterrupted_run(lab: Cold, whole: Cold) -> None:
+def test_random_kills_leave_the_bytes_of_an_uninterrupted_run(
+    lab: FrameworkLab, whole: FrameworkLab
+) -> None:
     seed = random.randrange(1_000_000)
     print(f"The moments of the kills are those of seed {seed}.")
     moment = random.Random(seed)
@@ -46,7 +48,7 @@ def test_random_kills_leave_the_bytes_of_an_uninterrupted_run(lab: Cold, whole: 
     for kind in kinds[:KILLS]:
         reached = lab.limited(kind(lab, moment), MOST)
         group = moment.random() < 0.5  # else the loader's workers outlive their parent
-        options = ("--max-steps", str(STEPS), "--save-seconds", "0")
+        options = ("--max-steps", str(STEPS), "--save-seconds", "0", "--workers", "2")
         lab.train_until(reached, *options, whole_group=group)
     del lab.env["LIMIT"]
     lab.train()
@@ -55,28 +57,29 @@ def test_random_kills_leave_the_bytes_of_an_uninterrupted_run(lab: Cold, whole: 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_any_number_of_workers_gives_the_same_bytes(lab: Cold, whole: Cold, workers: str) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(
+    lab: FrameworkLab, whole: FrameworkLab, workers: str
+) -> None:
     lab.train("--workers", workers)
     assert lab.results() == whole.results()
 
 
 @on_one_backend
-def test_to_resume_late_draws_no_more_examples_than_to_resume_early(lab: Cold) -> None:
-    alone = ("--workers", "0")
+def test_to_resume_late_draws_no_more_examples_than_to_resume_early(lab: FrameworkLab) -> None:
     drawn = []
     for step in (5, STEPS - 5):
-        lab.kill_at(step - lab.count(), *alone)
+        lab.kill_at(step - lab.count())
         lab.examples()
-        lab.train(*alone, "--max-minutes", "0")
+        lab.train("--max-minutes", "0")
         drawn.append(lab.examples())
     assert drawn[0] == drawn[1] > 0
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_does_something_and_is_exact_over_a_kill(
-    lab: Cold, whole: Cold, tmp_path: Path, entry: Entry, option: str
+    lab: FrameworkLab, whole: FrameworkLab, tmp_path: Path, entry: Entry, option: str
 ) -> None:
-    never_cut_off = cold(lab.project, tmp_path / "whole", entry)
+    never_cut_off = lab_of(lab.project, tmp_path / "whole", entry)
     never_cut_off.train(*OPTIONS[option])
     assert never_cut_off.sha() != whole.sha()
     lab.kill_at(50, *OPTIONS[option])
@@ -86,7 +89,7 @@ def test_an_option_does_something_and_is_exact_over_a_kill(
 
 @on_one_backend
 def test_a_signal_saves_and_stops_and_the_run_ends_with_the_same_bytes(
-    lab: Cold, whole: Cold
+    lab: FrameworkLab, whole: FrameworkLab
 ) -> None:
     limit = lab.count() + 40
     options = ("--max-steps", str(STEPS))
@@ -98,13 +101,13 @@ def test_a_signal_saves_and_stops_and_the_run_ends_with_the_same_bytes(
 
 
 @on_one_backend
-def test_patience_ends_a_run_that_does_not_get_better(lab: Cold) -> None:
+def test_patience_ends_a_run_that_does_not_get_better(lab: FrameworkLab) -> None:
     lab.train("--patience", "1", "--learning-rate", "0", "--max-steps", "190")
     assert len(lab.steps()) < 190
 
 
 @on_one_backend
-def test_a_learning_rate_is_found_and_found_again(lab: Cold) -> None:
+def test_a_learning_rate_is_found_and_found_again(lab: FrameworkLab) -> None:
     command = (lab.package, "find-rate", "--batch-size", "32", "--workers", "0")
     first, again = lab.run(*command), lab.run(*command)
     found = re.search(r"--learning-rate ([\d.e-]+)", first)
@@ -115,7 +118,7 @@ def test_a_learning_rate_is_found_and_found_again(lab: Cold) -> None:
 
 
 def test_a_profiled_run_ends_with_the_same_bytes_and_a_trace(
-    lab: Cold, whole: Cold, entry: Entry
+    lab: FrameworkLab, whole: FrameworkLab, entry: Entry
 ) -> None:
     if not entry.traces:
         assert "TensorFlow's profiler gives no trace" in lab.train("--profile", code=2)
@@ -125,7 +128,7 @@ def test_a_profiled_run_ends_with_the_same_bytes_and_a_trace(
     assert lab.results() == whole.results()
 
 
-def test_the_exported_model_is_the_model(defaults: Cold, tmp_path: Path) -> None:
+def test_the_exported_model_is_the_model(defaults: FrameworkLab, tmp_path: Path) -> None:
     output = tmp_path / "exported"
     done = defaults.run(
         *(defaults.package, "export", "--name", "train"),
@@ -135,7 +138,9 @@ def test_the_exported_model_is_the_model(defaults: Cold, tmp_path: Path) -> None
 
 
 @on_one_backend
-def test_a_network_that_does_not_fit_is_refused_and_nothing_lost(lab: Cold, edited: Edited) -> None:
+def test_a_network_that_does_not_fit_is_refused_and_nothing_lost(
+    lab: FrameworkLab, edited: Edited
+) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
     output = edited("model", "2 * width", "3 * width").train(code=2)
@@ -146,7 +151,7 @@ def test_a_network_that_does_not_fit_is_refused_and_nothing_lost(lab: Cold, edit
 
 @on_one_backend
 def test_another_optimizer_is_refused_and_nothing_lost(
-    lab: Cold, edited: Edited, entry: Entry
+    lab: FrameworkLab, edited: Edited, entry: Entry
 ) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
@@ -156,7 +161,9 @@ def test_another_optimizer_is_refused_and_nothing_lost(
 
 
 @on_one_backend
-def test_a_run_of_another_framework_is_refused_and_nothing_lost(lab: Cold, tmp_path: Path) -> None:
+def test_a_run_of_another_framework_is_refused_and_nothing_lost(
+    lab: FrameworkLab, tmp_path: Path
+) -> None:
     lab.kill_at(40)
     kept = lab.checkpoints()
     other = generate(tmp_path, {"framework": "pytorch"})
@@ -167,7 +174,7 @@ def test_a_run_of_another_framework_is_refused_and_nothing_lost(lab: Cold, tmp_p
 
 
 @on_one_backend
-def test_several_processes_are_refused(lab: Cold) -> None:
+def test_several_processes_are_refused(lab: FrameworkLab) -> None:
     lab.env["WORLD_SIZE"] = "2"
     assert "give the command without torchrun" in lab.train(code=2)
 
@@ -175,9 +182,9 @@ def test_several_processes_are_refused(lab: Cold) -> None:
 @on_one_backend
 @needs_bubblewrap
 def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
-    defaults: Cold, entry: Entry, tmp_path: Path
+    defaults: FrameworkLab, entry: Entry, tmp_path: Path
 ) -> None:
-    lab = cold(defaults.project, tmp_path, entry)
+    lab = lab_of(defaults.project, tmp_path, entry)
     lab.env["GRADLAB_NETWORK"] = "off"
     lab.run("gradlab", "run", "train", "--engine", "bubblewrap")
     run = newest(lab, f"{lab.package}-run") / "runs" / "train"
@@ -186,9 +193,10 @@ def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
 
 
 @on_one_backend
-def test_a_fresh_project_passes_its_own_checks(fresh: Path, entry: Entry) -> None:
+def test_a_fresh_project_passes_its_own_checks(fresh: Path, entry: Entry, shared: Path) -> None:
     env = {**os.environ, **entry.env}
-    for command in ("ruff check", "ruff format --check", "mypy", "pytest -q"):
+    types = f"mypy --cache-dir {shared / 'mypy'}"
+    for command in ("ruff check", "ruff format --check", types, "pytest -q"):
         done = subprocess.run(
             [entry.python, "-m", *command.split()],
             cwd=fresh,

@@ -9,7 +9,7 @@ import pytest
 
 from ..conftest import generate
 from ..frameworks import FRAMEWORKS, Entry
-from ..frameworks.conftest import cold, edit
+from ..frameworks.conftest import edit, lab_of
 from .cloud import Cloud
 from .gitserver import Server
 from .machines import Machines
@@ -28,7 +28,7 @@ def test_in_colab_and_on_gradient_the_bytes_of_a_plain_run_come_out(
     project = generate(tmp_path, {"framework": entry.framework})
     edit(project, "config", "epochs: int = 60", "epochs: int = 2")
     only_trains(project)
-    plain = cold(project, tmp_path / "plain", entry)
+    plain = lab_of(project, tmp_path / "plain", entry)
     plain.run(plain.package, "train", "--name", "train")
     env, machines.frameworks = {**ENV, **entry.env}, ("jax", "keras")
     repository = server.add(project, name=project.name)

@@ -31,7 +31,7 @@ RUN = "5. Run the workflow"
 ENV = {"OMP_NUM_THREADS": "1", "GRADLAB_MIRROR_MINUTES": "0.01"}
 # Builds the project by the setuptools that is there, not by one that pip fetches for each build.
 ENV |= {"PIP_NO_BUILD_ISOLATION": "false"}
-EPOCHS = 24
+EPOCHS = 16
 STEPS = EPOCHS * (1078 // 64)
 SMALLER = {
     "epochs: int = 60": f"epochs: int = {EPOCHS}",

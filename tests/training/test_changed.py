@@ -29,6 +29,8 @@ LONGER = ["--epochs", "9", *SHORT[2:], "--save-seconds", "0"]
 # Imports torch once, then does each case in a child of its own.
 DRIVER = '''
 import json, os, sys
+# Two edits within a second that leave a file's size alike would share their bytecode.
+sys.dont_write_bytecode = True
 import torch, torch._dynamo, torch._inductor, sklearn.datasets, scipy.ndimage, numpy
 import safetensors.torch, matplotlib.pyplot
 def die_once_saved():

@@ -15,7 +15,7 @@ import pytest
 from ..failing import Forks
 from .test_kept import TINY, Tiny, tensorboard_steps
 
-KILLS = int(os.environ.get("KILLS", "4"))  # of each option's run; 20 take a while
+KILLS = int(os.environ.get("KILLS", "3"))  # of each option's run; 20 take a while
 MOST = 150  # calls of the file system until a kill: a run takes some more
 EVERY = ["--evaluate-every", "1"]
 OPTIONS = {

@@ -9,6 +9,7 @@ import atexit
 import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,15 +32,23 @@ COMMANDS = (
     *("gradlab.check.show", "gradlab.remote.gradient.setup", "gradlab.remote.gradient.submit"),
     *("gradlab.train.compare", "gradlab.doctor", "gradlab.cli", "gradlab.services.origin"),
 )
-TRAINING = (
+LEARNING = (
     *KIT,
-    *("torch", "torch.distributed.run", "torch.utils.data", "torch.nn.parallel"),
-    *("numpy", "scipy.ndimage", "sklearn.datasets", "sklearn.model_selection", "safetensors.torch"),
+    *("numpy", "scipy.ndimage", "sklearn.datasets", "sklearn.model_selection", "safetensors"),
     *("matplotlib.figure", "matplotlib.backends.backend_agg"),
     *("tensorboard.compat.proto.event_pb2", "tensorboard.compat.proto.summary_pb2"),
     "tensorboard.summary.writer.record_writer",
+)
+TRAINING = (
+    *("torch", "torch.distributed.run", "torch.utils.data", "torch.nn.parallel"),
+    *(*LEARNING, "safetensors.torch"),
     "torch._inductor",  # which setting the algorithms loads, and building an optimizer
 )
+# No thread of theirs has computed anything yet, so that they may be forked.
+JAX = (*LEARNING, "jax.export", "flax.nnx", "optax")
+KERAS = (*LEARNING, "keras", "jax.export")
+TENSORFLOW = (*LEARNING, "tensorflow", "keras")
+AT_LOAD = re.compile(r"(JAX|KERAS|TF)_.*")
 
 
 def start(
@@ -85,13 +94,16 @@ def fork(
     arguments: tuple[str, ...],
     folder: Path,
     env: Mapping[str, str],
-    paths: str,
+    paths: str = "",
+    python: str = sys.executable,
 ) -> Process:
     """Start a module in a fork of a Python that has loaded others, found by the PYTHONPATH `paths`.
 
-    What Python reads when it starts is that of the tests, whatever `env` says.
+    What Python reads when it starts is that of the tests, whatever `env` says; what a framework
+    reads when it is loaded is that of `env`.
     """
-    return Process(_server(modules, paths), arguments, folder, env, apart=False)
+    given = tuple(item for item in sorted(env.items()) if AT_LOAD.fullmatch(item[0]))
+    return Process(_server(modules, paths, python, given), arguments, folder, env, apart=False)
 
 
 def program(path: Path, modules: tuple[str, ...], *before: str) -> Path:
@@ -123,12 +135,17 @@ def _environment() -> dict[str, str]:
 
 
 @functools.cache
-def _server(modules: tuple[str, ...], paths: str) -> str:
+def _server(
+    modules: tuple[str, ...],
+    paths: str,
+    python: str = sys.executable,
+    given: tuple[tuple[str, str], ...] = (),
+) -> str:
     folder = tempfile.mkdtemp(prefix="warm-")
     path = f"{folder}/socket"
     process = subprocess.Popen(
-        [sys.executable, "-P", str(SERVER), path, *modules],
-        env=_environment() | {"PYTHONPATH": paths},
+        [python, "-P", str(SERVER), path, *modules],
+        env=_environment() | {"PYTHONPATH": paths, **dict(given)},
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
