@@ -165,7 +165,7 @@ def test_old_states_go_and_what_the_others_need_stays(draft: Draft) -> None:
     for number in range(12):
         draft.write(log=f"state {number}", same="as ever")
         assert copier.sync()
-        for path in draft.backend.path(KEY).rglob("*"):
+        for path in (draft.backend.folder / KEY).rglob("*"):
             os.utime(path, (time.time() - (12 - number) * UPLOADED,) * 2)
     assert len(draft.copies.entries()) == 2
     needed = set().union(*map(draft.copies.parts_of, draft.copies.entries()))
