@@ -193,7 +193,7 @@ def test_a_signal_saves_and_stops_with_the_shells_exit_code(
     assert "saved. The same command carries on." in output
     done = len(lab.steps())
     assert done >= 40
-    assert f"carrying on at step {done:,} of" in lab.train(*long, "--max-minutes", "0")
+    assert f"carrying on at step {done:,} of" in lab.train(*long, "--max-minutes", "0"), output
 
 
 def test_a_finished_run_says_so_and_restores_a_lost_model(lab: Lab, whole: Lab) -> None:

@@ -18,7 +18,7 @@ from ..base.errors import GradlabError
 from ..base.locks import Held
 from ..base.stop import Stop
 from ..base.supervisor import GRACE
-from ..store.leases import SharedLock
+from ..store.shared import SharedLock
 from .logs import Console
 from .place import Place
 

@@ -19,7 +19,7 @@ from ..store.backend import Backend
 from ..store.belongings import Draft
 from ..store.datasets import Datasets
 from ..store.drafts import DraftCopies
-from ..store.leases import Keyed
+from ..store.shared import Keyed
 from .logs import Console
 
 

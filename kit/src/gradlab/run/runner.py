@@ -35,7 +35,7 @@ from ..services import machine, session
 from ..spec import spec as specs
 from ..spec.spec import Job
 from ..store.datasets import usable
-from ..store.leases import SharedLock
+from ..store.shared import SharedLock
 from . import begin, end, holding, plan, sources
 from .jobs import Result, do
 from .logs import Console

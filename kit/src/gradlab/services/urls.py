@@ -5,6 +5,7 @@ Promises: a URL holds no password; one that no client could use is an error that
 
 from __future__ import annotations
 
+import os
 import re
 
 from ..base.errors import GradlabError
@@ -33,7 +34,22 @@ CREDENTIALS = {
     "sftp": "a key in ~/.ssh, or ssh-agent",
     "webdav": "a line for the host in ~/.netrc",
 }
+# By which the clients find credentials, and what they speak to.
+VARIABLES = re.compile(
+    r"(AWS|GOOGLE|GCE|GCSFS|FSSPEC|HF|WEBDAV)_\w+|HUGGING_FACE_HUB_TOKEN|CLOUDSDK_\w+|NETRC"
+    r"|SSH_AUTH_SOCK|BOTO_CONFIG"
+)
 NOTHING_KEPT = ("memory", "data", "http", "https")
+
+
+def variables() -> dict[str, str]:
+    """Give the variables of this machine's environment that the clients of URLs heed."""
+    return {name: value for name, value in os.environ.items() if VARIABLES.fullmatch(name)}
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a storage is named by a URL."""
+    return bool(URL.fullmatch(text)) and scheme_of(text) != "file"
 
 
 def scheme_of(url: str) -> str:

@@ -9,33 +9,29 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import random
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..base import files
 from ..base.errors import GradlabError, note
-from ..base.retries import SHORT, WAITS, retry
 from ..services import urls
-from . import clients, transfer
+from . import transfer
 from .backend import Data
-from .refusals import StorageError, is_vague, said
+from .refusals import StorageError
+from .remote import Remote
 from .tree import File
 
-Result = TypeVar("Result")
-# Kinds of storage where an object is written at once or not at all, and has no folder to be made.
-WHOLE = ("s3", "gcs", "hf")
 EXCLUSIVE = ("s3", "gcs", "sftp")  # whose clients can write only where nothing is
 PART = 1 << 26  # bytes that are read at once
 MOVING = ".moving"  # in a folder of which a copy is complete, that is about to go
 
 
-class ObjectStore:
+class ObjectStore(Remote):
     """What lies below a URL."""
 
     rename_is_atomic = False
@@ -43,42 +39,9 @@ class ObjectStore:
     list_is_current = True
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        super().__init__(url)
         self.folder: Path | None = None
-        self._system, self._root = clients.open_client(url)
-        self._is_whole = urls.extra_of(url) in WHOLE
         self.parallel = 16 if self._is_whole else 4
-
-    def __str__(self) -> str:
-        return self.url
-
-    def where(self, key: str) -> str:
-        """Name the place of a key's file, as people know it."""
-        return f"{self.url}/{key}" if key else self.url
-
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{key}" if key else self._root
-
-    def _do(self, key: str, work: Callable[[], Result], tries: tuple[float, ...] = WAITS) -> Result:
-        """Do something, again while that may help; raises an OSError that says what it met."""
-
-        def once() -> Result:
-            try:
-                return work()
-            except Exception as error:
-                raise self._said(error, key) from error
-
-        return retry(once, [wait * random.uniform(0.5, 1.5) for wait in tries])
-
-    def _said(self, error: Exception, key: str) -> OSError:
-        if is_vague(error) and not isinstance(error, FileNotFoundError):
-            try:  # the answer to this one says why
-                self._system.ls(self._root, detail=False, refresh=True)
-            except FileNotFoundError:
-                pass
-            except Exception as clearer:
-                error = clearer
-        return said(error, self.where(key))
 
     def list(self, folder: str) -> list[str]:
         """Name what lies in a folder, in no order; nothing if it isn't there."""
@@ -283,7 +246,7 @@ class ObjectStore:
     def delete(self, key: str) -> None:
         """Remove a file if it is there; that it can't be is said, and stops nothing."""
         try:
-            self._do(key, lambda: self._system.rm_file(self._path(key)), SHORT)
+            self._do(key, lambda: self._system.rm_file(self._path(key)), hurry=True)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -298,10 +261,13 @@ class ObjectStore:
         """Put a folder in the place of another, which goes; cut off, it is done by the next one."""
         marker = f"{folder}/{MOVING}"
         if self.size(marker) is None or self.read(marker).decode() != target:
+            names = self.below(folder)
+            if not names:
+                return
             self.discard(target)
             transfer.each(
                 lambda name: self._copy(f"{folder}/{name}", f"{target}/{name}"),
-                self.below(folder),
+                names,
                 self.parallel,
             )
             self.write(marker, target.encode())

@@ -16,10 +16,11 @@ from ..base.errors import GradlabError, note
 from ..base.files import digest, exists, prepare
 from ..base.folders import discard as clear
 from ..base.locks import Held
-from ..store import leases, location
+from ..store import location
 from ..store.backend import Backend
 from ..store.copies import NAMED, step_of
 from ..store.location import Location
+from ..store.shared import Keyed
 
 METRICS = "metrics.jsonl"
 CHECKSUM = "metrics.checksum"
@@ -139,7 +140,7 @@ def note_generation(side: Backend, key: str, number: int) -> None:
 def lock(place: Location, key: str, name: str) -> None:
     """Lock a run for this process until it ends, however it ends."""
     path = prepare((place.work / key).parent) / f".{name}.lock"
-    held = leases.Keyed(place.backend, place.work, path, key).lock()
+    held = Keyed(place.backend, place.work, path, key).lock()
     try:
         held.take_after(f"The run '{name}' may still be trained by another machine")
     except Held as holder:
