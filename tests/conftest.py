@@ -75,6 +75,7 @@ def bucket_server() -> Iterator[Bucket]:
 def bucket(bucket_server: Bucket) -> Iterator[Bucket]:
     """The bucket, in which nothing goes wrong unless a test tells so."""
     bucket_server.requests.clear()
+    bucket_server.most = 0
     yield bucket_server
     bucket_server.faults.clear()
 

@@ -78,7 +78,7 @@ class Lab:
     storage: Path
     env: dict[str, str] = field(default_factory=dict)
     small: list[str] = field(default_factory=lambda: SMALL, kw_only=True)
-    bucket: Bucket | None = field(default=None, kw_only=True)  # that keeps it, instead of the storage
+    bucket: Bucket | None = field(default=None, kw_only=True)  # instead of the storage
 
     @property
     def package(self) -> str:

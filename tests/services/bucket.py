@@ -33,7 +33,9 @@ class Fault:
     status: int = 0  # answered instead of the server
     code: str = ""
     seconds: float = 0.0  # by which the answer is late
-    cut: str = ""  # "request": after half of what is sent; "answer": of what comes back, or all of it
+    cut: str = (
+        ""  # "request": after half of what is sent; "answer": of what comes back, or all of it
+    )
 
     def meets(self, method: str, path: str) -> bool:
         if self.times <= 0 or self.method not in ("", method) or self.path not in path:
@@ -50,6 +52,8 @@ class Bucket:
     client: Any
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    busy: int = 0  # requests that are answered now
+    most: int = 0  # of these at a time
 
     @property
     def env(self) -> dict[str, str]:
@@ -96,6 +100,14 @@ def _handler(bucket: Bucket, server: tuple[str, int]) -> type[BaseHTTPRequestHan
 
         def answer(self) -> None:
             bucket.requests.append(f"{self.command} {self.path}")
+            bucket.busy += 1
+            bucket.most = max(bucket.most, bucket.busy)
+            try:
+                self.meet()
+            finally:
+                bucket.busy -= 1
+
+        def meet(self) -> None:
             size = int(self.headers.get("Content-Length") or 0)
             met = [f for f in bucket.faults if f.meets(self.command, self.path)]
             fault = met[0] if met else Fault()
