@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from .kit import TEMPLATE
 from .lab import Lab
+from .services.bucket import Bucket, serve
 
 Bake = Callable[..., Path]
 
@@ -70,6 +71,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(project: Path, tmp_path: Path) -> Lab:
     """The default project with a storage of its own."""
     return Lab(project, tmp_path / "storage")
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[Bucket]:
+    """A bucket on this machine, for all tests."""
+    with serve() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(bucket_server: Bucket) -> Iterator[Bucket]:
+    """The bucket, in which nothing goes wrong unless a test tells so."""
+    bucket_server.requests.clear()
+    bucket_server.most = 0
+    yield bucket_server
+    bucket_server.faults.clear()
 
 
 def generate(folder: Path, answers: dict[str, Any]) -> Path:

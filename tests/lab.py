@@ -9,10 +9,12 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 import tomllib
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 from . import warm
 from .kit import paths
+from .services.bucket import NAME, Bucket
 
 # A run of a second or two: loader workers, augmentation and dropout as in the default one.
 EPOCHS = 6
@@ -75,6 +78,7 @@ class Lab:
     storage: Path
     env: dict[str, str] = field(default_factory=dict)
     small: list[str] = field(default_factory=lambda: SMALL, kw_only=True)
+    bucket: Bucket | None = field(default=None, kw_only=True)  # instead of the storage
 
     @property
     def package(self) -> str:
@@ -82,11 +86,35 @@ class Lab:
         return str(tomllib.loads(text)["project"]["name"])
 
     def folder(self, name: str = "default") -> Path:
-        return self.storage / "runs" / name
+        """Give the folder of a run as it is kept; of one in a bucket a copy."""
+        folder = self.storage / "runs" / name
+        if self.bucket:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.bucket.bring(f"{self.prefix}runs/{name}/", folder)
+        return folder
+
+    def take(self, storage: Path) -> None:
+        """Let it go on with what another storage, a folder, holds."""
+        shutil.copytree(storage, self.storage, dirs_exist_ok=True)
+        if self.bucket:
+            self.bucket.take(self.prefix, self.storage)
+
+    def lose(self, file: str, name: str = "default") -> None:
+        """Remove a file of a run from where it is kept."""
+        (self.folder(name) / file).unlink()
+        if self.bucket:
+            self.bucket.remove(f"{self.prefix}runs/{name}/{file}")
 
     def on_slow_storage(self) -> None:
         """Let the storage be a slow mount, with the machine's own disk beside it."""
         self.env |= {"GRADLAB_STORAGE_SLOW": "1", "GRADLAB_SCRATCH": str(self.disk)}
+
+    def in_a_bucket(self, bucket: Bucket) -> None:
+        """Let the storage be a bucket, with the machine's own disk beside it."""
+        self.bucket, self.prefix = bucket, f"{uuid.uuid4().hex}/"
+        url = f"s3://{NAME}/{self.prefix.rstrip('/')}"
+        self.env |= {**bucket.env, "GRADLAB_STORAGE": url, "GRADLAB_SCRATCH": str(self.disk)}
+        self.env["GRADLAB_LEASE_SECONDS"] = "1"
 
     @property
     def disk(self) -> Path:
@@ -94,8 +122,8 @@ class Lab:
 
     def work(self, name: str = "default") -> Path:
         """Give the folder in which a run is written."""
-        found = self.disk.glob(f"*/runs/{name}")
-        return next(found, self.folder(name))
+        found = next(self.disk.glob(f"*/runs/{name}"), None)
+        return found or self.storage / "runs" / name
 
     def start(self, *arguments: str) -> Any:
         """Start a Python module of the project in a process group of its own."""

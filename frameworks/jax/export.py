@@ -38,6 +38,7 @@ def export(config: ExportConfig) -> int:
     difference = largest_difference(learner, inputs, output)
     if not difference <= TOLERANCE:
         raise GradlabError(f"{output} differs by {difference:.2g} from {source}.", exit_code=1)
+    places.bring(PROJECT, config.name)
     count = len(jax.tree.leaves(inputs)[0])
     print(f"{output}: the same as {source} within {difference:.1g} on {count} examples.")
     return 0

@@ -41,6 +41,7 @@ def export(config: ExportConfig) -> int:
     difference = largest_difference(learner.network, read_back(output), inputs)
     if not difference <= TOLERANCE:
         raise GradlabError(f"{output} differs by {difference:.2g} from {source}.", exit_code=1)
+    places.bring(PROJECT, config.name)
     print(f"{output}: the same as {source} within {difference:.1g} on {count} examples.")
     return 0
 

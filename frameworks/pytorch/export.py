@@ -51,6 +51,7 @@ def export(config: ExportConfig) -> int:
     difference = largest_difference(network, inputs, output)
     if not difference <= TOLERANCE:
         raise GradlabError(f"{output} differs by {difference:.2g} from {source}.", exit_code=1)
+    places.bring(PROJECT, config.name)
     print(f"{output}: the same as {source} within {difference:.1g} on {len(inputs)} examples.")
     return 0
 

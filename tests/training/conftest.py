@@ -42,7 +42,7 @@ def cut_off(project: Path) -> Iterator[Lab]:
 @pytest.fixture
 def interrupted(cut_off: Lab, lab: Lab) -> Lab:
     """A copy of the run that was killed, to be damaged."""
-    shutil.copytree(cut_off.storage, lab.storage)
+    lab.take(cut_off.storage)
     return lab
 
 

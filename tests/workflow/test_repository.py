@@ -227,7 +227,7 @@ def test_a_tree_is_read_again_where_it_has_changed_and_nowhere_else(
     for name in ("a.py", "b.py"):
         (project.root / name).write_text("1\n")
     time.sleep(1.1)  # files that have just changed are read each time
-    repository = Repository(project.root, project.storage)
+    repository = Repository(project.root, [project.storage])
     first, read = repository.content().tree, list[str]()
     assert repository.content().tree == first
     (project.root / "a.py").write_text("2\n")

@@ -1,7 +1,7 @@
 """gradlab doctor: what this machine is, and what to do about anything that will hurt.
 
-Promises: only looks, needs no network, works without a framework; every problem comes with what
-would mend it.
+Promises: only looks, but for a probe that it writes to a storage by URL and removes; needs no other
+network, works without a framework; every problem comes with what would mend it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from .base.errors import GradlabError
 from .base.tables import columns
 from .base.units import clock
 from .services import machine, session
@@ -31,6 +32,7 @@ FRAMEWORKS = {
 GIB = 2**30
 LITTLE_SPACE = 2 * GIB
 LITTLE_MEMORY = 2 * GIB
+MUCH = 60  # seconds by which a clock may be off; S3 refuses requests from 15 minutes on
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,10 @@ def _storage() -> Iterator[Fact]:
     if not storage.persistent and here().has_drive:
         kept = "mount Google Drive, or set GRADLAB_STORAGE to a folder that persists"
     value = "persistent" if storage.persistent else "NOT persistent"
-    yield Fact("storage", f"{storage.path} ({value}: {storage.why})", kept)
+    yield Fact("storage", f"{storage} ({value}: {storage.why})", kept)
+    if not storage.path:
+        yield from _reached()
+        return
     there = _existing(storage.path)
     if not os.access(there, os.W_OK):
         advice = "set GRADLAB_STORAGE to a folder that can be written"
@@ -114,6 +119,23 @@ def _storage() -> Iterator[Fact]:
     usage = shutil.disk_usage(there)
     advice = "delete old runs and datasets" if usage.free < LITTLE_SPACE else ""
     yield Fact("space", f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free", advice)
+
+
+def _reached() -> Iterator[Fact]:
+    """Tell whether a storage by URL can be read and written, and what its clock says."""
+    from .store import location  # and with it the URL's client
+
+    try:
+        place = location.of(session.project_name(session.project_root()))
+        found, ahead = place.backend.list(""), place.backend.clock()
+    except (OSError, GradlabError) as error:
+        what, _, advice = str(error).partition(": ")
+        yield Fact("access", what, advice or "see docs/scale.md", fatal=True)
+        return
+    yield Fact("access", f"can be read and written ({len(found)} entries at its top)")
+    off = f"{abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} the storage's"
+    advice = "set this machine's clock: timedatectl set-ntp true" if abs(ahead) > MUCH else ""
+    yield Fact("clock", off if ahead else "as the storage's", advice)
 
 
 def _existing(path: Path) -> Path:

@@ -29,4 +29,5 @@ def evaluate(config: EvaluateConfig) -> int:
     print(f"{source}: {figures(values)} on {count:,} test examples.\n{report}")
     with only_observing(f"What was seen could not be drawn in {output}"):
         print(task.draw(seen, output))
+    places.bring(PROJECT, config.name)
     return 0

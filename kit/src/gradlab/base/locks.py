@@ -13,6 +13,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from .retries import retry
 
@@ -21,6 +22,8 @@ ENDING = ", about to end"
 
 class Held(Exception):
     """Another process has the lock; the text says which, as far as that is known."""
+
+    beat = ""  # another one at each sign of life, where there are such signs
 
     @property
     def is_ending(self) -> bool:
@@ -35,7 +38,7 @@ class Lock:
         self.path = path
         self._handle = retry(lambda: os.open(path, os.O_RDWR | os.O_CREAT, 0o666), at=path)
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,13 +56,17 @@ class Lock:
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, text.encode(), 0)
 
+    def unlock(self) -> None:
+        """Give it up."""
+        fcntl.lockf(self._handle, fcntl.LOCK_UN)
+
     def is_free(self) -> bool:
         """Tell whether no other process has it, without keeping it; OSError as `take` raises it."""
         try:
             self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB)
         except PermissionError:
             return False
-        fcntl.lockf(self._handle, fcntl.LOCK_UN)
+        self.unlock()
         return True
 
     def say_ending(self) -> None:

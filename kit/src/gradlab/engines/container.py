@@ -86,7 +86,7 @@ class Container(Local):
         subprocess.run(remove, capture_output=True)
         own_root.discard(task.folder)
         program = _started(task)
-        env = {"HOME": "/tmp/home", **common(time.time()), **task.env}
+        env = {"HOME": "/tmp/home", **common(task, time.time()), **task.env}
         if "PATH" in env:  # bash is to be found all the same
             env["PATH"] += f":{STANDARD_PATH}"
         given, client = _apart(env)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..services import session
+from ..services import session, urls
 from .protocol import Task
 
 PASSED_ON = re.compile(
@@ -40,12 +40,14 @@ def offline() -> bool:
     return os.environ.get("GRADLAB_NETWORK") == "off"
 
 
-def common(began: float) -> dict[str, str]:
+def common(task: Task, began: float) -> dict[str, str]:
     """Give the environment that every job has, the time that is left included.
 
-    `began` is when the job will think that its session began: with process 1 of its own.
+    `began` is when the job will think that its session began: with process 1 of its own. A job that
+    keeps things at a URL of its own gets what its client needs to reach it; no other one does.
     """
-    env = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+    env = urls.variables() if urls.is_url(task.env.get("GRADLAB_STORAGE", "")) else {}
+    env |= {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
     if end := session.deadline():
         env["GRADLAB_SESSION_MINUTES"] = f"{(end - began) / 60:.2f}"
     return env
@@ -56,7 +58,7 @@ def of_this_machine(task: Task, tmp: str, own: str, began: float) -> dict[str, s
     env = {"HOME": f"{tmp}/home", "TMPDIR": tmp, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     env["VIRTUAL_ENV"] = f"{own}/python"
     env |= {name: value for name, value in os.environ.items() if PASSED_ON_HERE.fullmatch(name)}
-    env |= common(began) | dict(task.env)
+    env |= common(task, began) | dict(task.env)
     # A job's PATH is that of its image: here it comes before this machine's, after its Python.
     path = [f"{own}/python/bin", task.env.get("PATH", ""), str(Path(sys.executable).parent)]
     path += [os.environ.get("PATH", ""), os.defpath]

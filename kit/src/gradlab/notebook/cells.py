@@ -7,7 +7,6 @@ what is said to be safe has been read back and compared.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from ..base import git
 from ..base.errors import GradlabError, note
 from ..services import mounts, session, table
 from ..services.table import here
-from ..store import location
+from ..store import location, models
 from . import board
 
 WATCH_SECONDS = 5.0
@@ -64,7 +63,7 @@ def run(
         env = {**os.environ, "GRADLAB_BAR": "1", "PYTHONPATH": os.pathsep.join(paths)}
         if arguments[0] == "run" and secret:
             env |= _secrets(root, arguments[1], secret)
-        watch = Watch(_storage(root).path, remount)
+        watch = Watch(_storage(root).path or root, remount)
     status = show([sys.executable, "-m", "gradlab", *arguments], root, env, watch.look)
     if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise Ended("Stopped. Run this cell again to carry on from what was saved.")
@@ -156,8 +155,7 @@ def _is_number(value: object) -> bool:
 
 
 def _models(root: Path) -> list[dict[str, Any]]:
-    paths = (_storage(root).path / "models").glob("*/*.json")
-    entries = [json.loads(path.read_text("utf-8")) for path in paths]
+    entries = list(models.entries(location.of(session.project_name(root)).backend))
     return sorted(entries, key=lambda entry: str(entry["created"]))
 
 
@@ -228,10 +226,10 @@ def leave() -> None:
         print("Google Drive is not mounted here: nothing is left to be brought there.")
         return
     whole = _verify()
-    if mounts.filesystem(storage.path) == mounts.DRIVE:
+    if storage.path and mounts.filesystem(storage.path) == mounts.DRIVE:
         _flush()
     safe = storage.persistent and whole
-    print(f"\n{'Safe' if safe else '! NOT safe'}: {storage.path} ({storage.why})")
+    print(f"\n{'Safe' if safe else '! NOT safe'}: {storage} ({storage.why})")
     if not storage.persistent:
         print("  Download what you need before the session ends, or keep things on Google Drive.")
     edits = git.ask(root, "status", "--short")

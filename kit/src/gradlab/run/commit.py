@@ -186,7 +186,7 @@ def settle(job: str, contents: Mapping[str, Content], place: Place) -> dict[str,
                     return None
                 if not folders.exists(box / "data"):
                     folders.move(written, box / "data")
-                version = store.commit(content.value, box)
+                version = store.commit(content.value, box, lambda: place.fence(job))
             settled[name] = Content("dataset", version)
     return settled
 

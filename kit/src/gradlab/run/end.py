@@ -77,7 +77,7 @@ def _is_secured(record: Record, place: Place, console: Console) -> bool:
     """Bring to slow storage what it has lost meanwhile; tell whether all is there."""
     lost = place.datasets.lost(record.versions())
     for version in lost:
-        console.line(f"! {version} has been lost in {place.kept}")
+        console.line(f"! {version} has been lost in {place.backend}")
     return not lost
 
 

@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from ..base.errors import GradlabError
-from ..base.locks import Held, Lock
+from ..base.locks import Held
 from ..base.stop import Stop
 from ..base.supervisor import GRACE
+from ..store.shared import SharedLock
 from .logs import Console
 from .place import Place
 
 WHOLE, BEGIN = "lock", "begin.lock"
 PAUSE = 0.1  # seconds between two tries
+SELDOM = 2.0  # where each is a request to another machine
 
 
 @contextmanager
-def whole(place: Place, console: Console) -> Iterator[Lock]:
+def whole(place: Place, console: Console) -> Iterator[SharedLock]:
     """Keep a second run of the whole workflow away from the same storage.
 
     Waits for one that was told to end and is about to; GradlabError for any other.
@@ -35,14 +37,16 @@ def whole(place: Place, console: Console) -> Iterator[Lock]:
         try:
             _take(lock, place, console)
         except OSError as error:
+            if lock.lease:
+                raise
             console.line(
                 f"no lock on {lock.path.parent} ({error}): run only one of this workflow at a time"
             )
         yield lock
 
 
-def _take(lock: Lock, place: Place, console: Console) -> None:
-    end = None
+def _take(lock: SharedLock, place: Place, console: Console) -> None:
+    end, first = None, ""
     while True:
         try:
             lock.take()
@@ -50,10 +54,12 @@ def _take(lock: Lock, place: Place, console: Console) -> None:
         except Held as held:
             if end is None:
                 console.line(f"another run of {place.workflow!r} is at work: waiting for its end")
-                end = time.monotonic() + GRACE
-            if time.monotonic() > end and not held.is_ending:
+                end, first = time.monotonic() + GRACE, held.beat
+            # A lease without a sign of life ends by itself.
+            alive = not held.beat or held.beat != first
+            if time.monotonic() > end and alive and not held.is_ending:
                 raise GradlabError(
-                    f"another gradlab run of {place.workflow!r} is at work on {place.kept}; "
+                    f"another gradlab run of {place.workflow!r} is at work on {place.backend}; "
                     "wait for it, or end it"
                 ) from None
         time.sleep(2 * PAUSE)
@@ -63,7 +69,7 @@ def _take(lock: Lock, place: Place, console: Console) -> None:
 def beginning(place: Place) -> Iterator[None]:
     """Be the only one that begins or finishes a run."""
     with _opened(place, BEGIN) as lock:
-        with suppress(OSError):  # the run of a whole workflow says it
+        with lock.as_far_as_there_are_locks():  # the run of a whole workflow says it
             lock.wait()
         yield
 
@@ -84,14 +90,14 @@ def attempt(stack: ExitStack, place: Place, name: str) -> bool:
     """
     with ExitStack() as own:
         lock = own.enter_context(_opened(place, _of(name)))
-        with suppress(OSError):  # no locks here
+        with lock.as_far_as_there_are_locks():
             if not _take_soon(lock):
                 return False
         stack.push(own.pop_all())
     return True
 
 
-def _take_soon(lock: Lock) -> bool:
+def _take_soon(lock: SharedLock) -> bool:
     """Take a lock that another process may only be asking about, which takes a moment."""
     for _ in range(3):
         try:
@@ -108,7 +114,7 @@ def wait(place: Place, name: str, console: Console, stop: Stop) -> None:
     while at_work(place, [name]):
         if stop.signal:
             raise GradlabError(f"ended by signal {stop.signal}")
-        time.sleep(PAUSE)
+        time.sleep(PAUSE if place.backend.folder else SELDOM)
 
 
 def at_work(place: Place, jobs: Iterable[str]) -> list[str]:
@@ -122,18 +128,12 @@ def whole_at_work(place: Place) -> bool:
 
 
 def _is_held(place: Place, name: str) -> bool:
-    if not place.lock(name).exists():
-        return False
-    with _opened(place, name) as lock, suppress(OSError):
-        return not lock.is_free()
-    return False
+    return place.shared(name).is_held()
 
 
 def _of(job: str) -> str:
     return f"jobs/{job}.lock"
 
 
-def _opened(place: Place, name: str) -> Lock:
-    path = place.lock(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Lock(path)
+def _opened(place: Place, name: str) -> SharedLock:
+    return place.shared(name).lock()

@@ -170,6 +170,6 @@ def _collected(
 
 def _keep_log(job: str, place: Place) -> None:
     path = place.log(job)
-    if place.work != place.kept:
+    if place.is_apart:
         place.backend.check()
         place.backend.put(str(path.relative_to(place.work)), path)

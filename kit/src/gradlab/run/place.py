@@ -14,10 +14,12 @@ from pathlib import Path
 
 from ..base import folders
 from ..engines.protocol import DRAFTS
+from ..store import leases
+from ..store.backend import Backend
 from ..store.belongings import Draft
 from ..store.datasets import Datasets
 from ..store.drafts import DraftCopies
-from ..store.folder import Folder
+from ..store.shared import Keyed
 from .logs import Console
 
 
@@ -26,23 +28,34 @@ class Place:
     """Where a workflow's things lie: in a backend, and in `work` on the local disk."""
 
     workflow: str
-    backend: Folder
+    backend: Backend
     work: Path
     datasets: Datasets
 
     @property
-    def kept(self) -> Path:
-        """The backend's folder."""
-        return self.backend.top
+    def is_apart(self) -> bool:
+        """Whether things are worked on elsewhere than they are kept."""
+        return self.work != self.backend.folder
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of this machine in which its things lie."""
+        return [self.work, *filter(None, [self.backend.folder])]
 
     @property
     def record(self) -> str:
         """The key of the folder of the run's record."""
         return f"workflows/{self.workflow}"
 
-    def lock(self, name: str) -> Path:
-        """A file that is locked; other machines see only the storage, which may have no locks."""
-        return self.work / "workflows" / self.workflow / name
+    def shared(self, name: str) -> Keyed:
+        """What one process at a time has, of other machines too where the storage can tell them."""
+        key = f"workflows/{self.workflow}/{name.removesuffix('.lock')}"
+        path = self.work / "workflows" / self.workflow / name
+        return Keyed(self.backend, self.work, path, key)
+
+    def fence(self, job: str) -> int:
+        """Give the token under which this process does a job; OSError where another does it now."""
+        return leases.fence(self.backend, f"workflows/{self.workflow}/jobs/{job}")
 
     def log(self, job: str) -> Path:
         """The job's log file."""
@@ -64,7 +77,8 @@ class Place:
     def copies(self, job: str, run: str, draft: Draft | None = None) -> DraftCopies:
         """The copies of a job's draft, for a local disk that may vanish."""
         key = f"{DRAFTS}/{self.workflow}/{job}"
-        return DraftCopies(self.draft(job) / "outputs", self.backend, key, run, draft)
+        folder = self.draft(job) / "outputs"
+        return DraftCopies(folder, self.backend, key, run, draft, lambda: self.fence(job))
 
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""

@@ -44,7 +44,7 @@ def select(spec: Spec, name: str | None) -> list[Job]:
 def place_of(spec: Spec, root: Path, console: Console) -> Place:
     """Find where the things of a project's workflow lie, and say so."""
     own = location.of(session.project_name(root))
-    console.line(f"workflow {spec.path.stem} of {root}, storage {own.kept} ({own.why})")
+    console.line(f"workflow {spec.path.stem} of {root}, storage {own.backend} ({own.why})")
     workflow = names.WORKFLOW.require(spec.path.stem)
     return Place(workflow, own.backend, own.work, Datasets(own))
 

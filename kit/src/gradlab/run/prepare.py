@@ -156,7 +156,7 @@ def _taken_up(
     found, remark = belongings.choose(folder, key, accept)
     if remark:
         log.note(remark)
-    if bad := belongings.damaged(folder, found) if found else []:
+    if bad := belongings.damaged(folder / "outputs", found) if found else []:
         log.note(
             f"! damaged in what it had written: {', '.join(bad[:5])}"
             f"{f' and {len(bad) - 5} more' if len(bad) > 5 else ''}; set aside in "

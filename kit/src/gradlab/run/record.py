@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ..store import sealed
+from ..store import leases, sealed
 from ..store.backend import Backend
 from ..store.records import Records
 
@@ -104,7 +104,8 @@ class Record:
             self.jobs[job] = state
 
     def put(self, job: str, state: JobState, synced: bool = True) -> None:
-        """Note how far a job came."""
+        """Note how far a job came; OSError where another process does it now."""
+        leases.fence(self.backend, f"{self.folder}/jobs/{job}")
         self._records(job).put({"run": self.run.id, **asdict(state)}, synced)
         self.jobs.pop(job, None)
         if state.state != "begun":
@@ -112,6 +113,7 @@ class Record:
 
     def save(self) -> None:
         """Note the run itself."""
+        leases.fence(self.backend, f"{self.folder}/begin")
         Records(self.backend, self.folder, "run-", SAYS).put(asdict(self.run))
 
     def versions(self) -> list[str]:

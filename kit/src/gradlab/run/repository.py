@@ -55,9 +55,9 @@ class Content:
 class Repository:
     """The project in a folder: at the top of a repository, in a part of one, or without any."""
 
-    def __init__(self, root: Path, storage: Path) -> None:
+    def __init__(self, root: Path, storage: Sequence[Path]) -> None:
         self.root = root
-        self.storage = storage if storage != root and storage.is_relative_to(root) else None
+        self.storage = [each for each in storage if each != root and each.is_relative_to(root)]
         self.tracked = git.repository_above(root) is not None and not _is_ignored(root)
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
@@ -88,7 +88,8 @@ class Repository:
         found, kept = Content(Tree(), modules=modules), list[str]()
         for path in paths:
             place = self.root / path
-            if self.storage in (place, *place.parents) or not os.path.lexists(place):
+            kept_there = not {place, *place.parents}.isdisjoint(self.storage)
+            if kept_there or not os.path.lexists(place):
                 continue
             outside = place.is_symlink() and tree.leads_out(self.root, path)
             (found.links if outside else kept).append(path)

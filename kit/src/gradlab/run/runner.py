@@ -28,7 +28,6 @@ import tyro
 
 from ..base import processes
 from ..base.errors import GradlabError
-from ..base.locks import Lock
 from ..base.stop import Stop, Stopped
 from ..check import check
 from ..engines.protocol import Engine
@@ -36,6 +35,7 @@ from ..services import machine, session
 from ..spec import spec as specs
 from ..spec.spec import Job
 from ..store.datasets import usable
+from ..store.shared import SharedLock
 from . import begin, end, holding, plan, sources
 from .jobs import Result, do
 from .logs import Console
@@ -109,11 +109,11 @@ def _run(
     to_do = [job for job in selected if not asked.only or job.name == asked.job]
     place = plan.place_of(spec, root, console)
     engine = plan.engine_for(spec, to_do, engine_name, console)
-    found = sources.find(spec, selected, inputs, Repository(root, place.kept))
+    found = sources.find(spec, selected, inputs, Repository(root, place.folders))
     if asked.dry:
         _show(selected, to_do, asked, found, place, console)
         return 0
-    with usable(place.kept):
+    with usable(place.backend):
         if asked.only:
             return _do_one(selected, asked, found, place, engine, console, stop)
         return _do_all(selected, asked, found, place, engine, console, stop)
@@ -226,7 +226,7 @@ def _run_all(
     selected: Sequence[Job],
     work: Callable[[Job], Result],
     parallel: bool,
-    lock: Lock | None,
+    lock: SharedLock | None,
     stop: Stop,
 ) -> dict[str, Result]:
     """Do the jobs, each as soon as those that it needs have succeeded.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..base.errors import GradlabError
 from ..engines.environment import passed_on
+from ..services import urls
 from ..services.table import here
 from ..spec import credentials
 from ..spec.spec import Job, Port, Spec
@@ -33,7 +34,9 @@ class Sources:
 
     def mask(self) -> Mask:
         """Give what hides the secrets of the jobs, and those in what they get of this machine."""
-        found = credentials.passed_on(passed_on()) | {*credentials.logins(*self.event.values())}
+        # Those of the storage too, which a client's own message may hold.
+        found = credentials.passed_on(passed_on() | urls.variables())
+        found |= {*credentials.logins(*self.event.values())}
         return Mask([*self.secrets.values(), *found])
 
     def reference(self, port: Port) -> str:

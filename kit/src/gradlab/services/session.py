@@ -3,7 +3,7 @@
 Promises: only looks, works without torch; every answer can be overridden by an environment
 variable:
 
-    GRADLAB_STORAGE          folder for everything that is to be kept
+    GRADLAB_STORAGE          folder, or URL such as s3://bucket/folder, for all that is to be kept
     GRADLAB_STORAGE_SLOW     1: treat it as slow and asynchronous, like Google Drive; 0: don't
     GRADLAB_SCRATCH          folder on a fast local disk, with one in it for each project
     GRADLAB_SESSION_MINUTES  how long this session lasts, from its start
@@ -21,7 +21,7 @@ import tomllib
 from pathlib import Path
 
 from ..base.errors import GradlabError
-from . import machine
+from . import machine, urls
 from .mounts import DRIVE, DRIVE_MOUNTPOINT, SLOW_FILESYSTEMS, filesystem, real
 from .table import Storage, here
 
@@ -75,12 +75,15 @@ def how_to_install(root: Path, module: str = "") -> str:
 
 
 def storage(project: str) -> Storage:
-    """Give the folder that keeps this project's runs, data and models between sessions.
+    """Give the folder or URL that keeps this project's runs, data and models between sessions.
 
-    Raises GradlabError where GRADLAB_STORAGE lies on a Google Drive that is not mounted:
-    writing there would fill the machine's own disk and make the later mount fail.
+    Raises GradlabError for a URL that can't be one, and where GRADLAB_STORAGE lies on a Google
+    Drive that is not mounted: writing there would fill the machine's own disk and make the later
+    mount fail.
     """
-    if override := os.environ.get("GRADLAB_STORAGE"):
+    if override := os.environ.get("GRADLAB_STORAGE", "").removeprefix("file://"):
+        if url := urls.checked(override):
+            return Storage(None, True, True, "set by GRADLAB_STORAGE", url)
         path = real(Path(override).expanduser())
         on_drive = filesystem(path) == DRIVE
         if path.is_relative_to(DRIVE_MOUNTPOINT) and not on_drive and here().has_drive:
@@ -89,6 +92,7 @@ def storage(project: str) -> Storage:
         drive = ", on Google Drive: uploads in the background" * on_drive
         return Storage(path, persistent, _is_slow(path), f"set by GRADLAB_STORAGE{drive}")
     found = here().storage(project)
+    assert found.path, "a service's own storage is a folder"
     path = real(found.path if found.path.is_absolute() else project_root() / found.path)
     return Storage(path, found.persistent, _is_slow(path), found.why)
 
@@ -109,7 +113,7 @@ def _is_slow(path: Path) -> bool:
 def scratch(project: str) -> Path:
     """Give a folder on a fast local disk for this project and storage; it may be gone any time."""
     # Two storages must never share a folder, nor two projects or two users of one machine.
-    place = hashlib.sha256(str(storage(project).path).encode()).hexdigest()[:8]
+    place = hashlib.sha256(str(storage(project)).encode()).hexdigest()[:8]
     own = f"{project}-{place}"
     if override := os.environ.get("GRADLAB_SCRATCH"):
         return Path(override).expanduser().absolute() / own

@@ -17,12 +17,16 @@ from .mounts import DRIVE, mounts
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder for what is to be kept, and how far it can be trusted."""
+    """Where things are to be kept, a folder or a URL, and how far that can be trusted."""
 
-    path: Path
+    path: Path | None  # none for a URL
     persistent: bool
     slow: bool
     why: str
+    url: str = ""
+
+    def __str__(self) -> str:
+        return self.url or str(self.path)
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,21 @@ class Draft:
 def read(folder: Path) -> Draft | None:
     """Read what is known of the draft in a folder; None where that is nothing, or damaged."""
     try:
-        proof, text, _ = files.read_text(folder / FILE).split("\n")
+        return parse(files.read_bytes(folder / FILE))
+    except FileNotFoundError:
+        return None
+
+
+def parse(data: bytes) -> Draft | None:
+    """Read what a file says of a draft; None where that is nothing, or damaged."""
+    try:
+        proof, text, _ = data.decode().split("\n")
         if hashlib.sha256(text.encode()).hexdigest() != proof:
             return None
-        data = json.loads(text)
-        seen = {path: tuple(state) for path, state in data.pop("files").items()}
-        return Draft(**data, files=seen)
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        found = json.loads(text)
+        seen = {path: tuple(state) for path, state in found.pop("files").items()}
+        return Draft(**found, files=seen)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -163,9 +171,8 @@ def _move(source: Path, target: Path) -> None:
             (source / name).rename(target / name)
 
 
-def damaged(folder: Path, draft: Draft) -> list[str]:
+def damaged(outputs: Path, draft: Draft) -> list[str]:
     """Name the files of a draft that are not as they were left, of those that can be told."""
-    outputs = folder / "outputs"
     there = dict(tree.walk(outputs))
     runs = _runs(there)
     found = [path for path, state in draft.files.items() if _differs(outputs, path, state, draft)]

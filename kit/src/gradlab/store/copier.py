@@ -101,7 +101,7 @@ class Copier:
     def _prune(self) -> None:
         entries = self.series.entries()
         if len(entries) >= KEPT:
-            self._remove_all_but(entries, outdated(entries, self.backend.age, KEPT))
+            self._remove_all_but(entries, outdated(entries, self.backend, KEPT))
 
     def _make_room(self) -> None:
         with suppress(OSError):  # it is full still

@@ -7,14 +7,13 @@ stay that at every moment one of them has been uploaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from ..base.files import digest, names, sha256
+from .backend import Backend
 
-Copy = TypeVar("Copy")
 # After which a storage that uploads in the background is taken to have uploaded a file.
 UPLOADED = 3 * 3600.0  # seconds
 NAMED = re.compile(r"(\d{10})-([0-9a-f]{16})\.(safetensors|pt|jsonl)")
@@ -61,17 +60,20 @@ def candidates(folder: Path, *suffixes: str) -> list[Path]:
     return sorted((folder / m[0] for m in found if m[3] in wanted), reverse=True)
 
 
-def outdated(copies: Sequence[Copy], age_of: Callable[[Copy], float], kept: int = 2) -> list[Copy]:
-    """Say which copies can go, of some given from the newest to the oldest.
+def outdated(copies: Sequence[str], backend: Backend, kept: int = 2) -> list[str]:
+    """Say which copies on a backend can go, of some given from the newest to the oldest.
 
-    The newest may not be uploaded yet, and a removal may arrive before them. So older ones stay,
-    each up to four times as old as the one after it, back to one that is `UPLOADED` seconds old.
+    Where writes arrive later, the newest may not be uploaded yet, and a removal may arrive before
+    them. So older ones stay, each up to four times as old as the one after it, back to one that is
+    `UPLOADED` seconds old.
     """
-    ages, age = dict[Copy, float](), 0.0
+    if not backend.writes_arrive_later:
+        return list(copies[kept:])
+    ages, age = dict[str, float](), 0.0
     for copy in copies:
         with suppress(FileNotFoundError):
             # At least that of the one before, for clocks are set back.
-            age = max(age, age_of(copy))
+            age = max(age, backend.age(copy))
             ages[copy] = age
     left, place = list(ages), kept
     while place < len(left):

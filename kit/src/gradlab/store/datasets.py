@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +29,9 @@ from ..base.files import names, sweep, sync_folder, write_durably, write_in_plac
 from ..base.locks import Lock
 from ..base.retries import retry
 from ..services import session
-from . import location, sealed, sealing, transfer, tree
+from . import leftovers, location, sealed, sealing, transfer, tree
 from .location import Location
-from .shelf import Shelf, key_of
+from .shelf import TOP, Shelf, key_of
 from .tree import File, Tree
 from .versions import (
     MANIFEST,
@@ -44,7 +43,6 @@ from .versions import (
     number_of,
 )
 
-ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that long
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -57,7 +55,7 @@ class Datasets(Shelf):
 
     def __init__(self, place: Location) -> None:
         super().__init__(place)
-        self.local = place.work / "datasets"
+        self.sides, self.local = place.sides, place.work / TOP
         self._compared: set[str] = set()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -73,29 +71,27 @@ class Datasets(Shelf):
         tag = None if reference.version == "latest" else reference.version
         return Version(reference.name, id, tag, now(), source, content)
 
-    def commit(self, version: str, box: Path) -> str:
+    def commit(self, version: str, box: Path, fence: Callable[[], int] = lambda: 0) -> str:
         """Make a box, a folder with `data` and `manifest.json`, the next version; give NAME:ID.
 
         `version` is the one that was planned. Its number is decided now, so that the newest is
         the one that came last. One that is there already is left as it is, so a commit can be
-        repeated.
+        repeated. `fence` gives the token under which the manifest may be written, or raises.
         """
         name, planned = version.split(":")
         with self._numbering(name):
             if done := self._made(version):
                 return done
             final = self._finish(name, planned, box)
-            place, local = (top / folder_of(name) / final for top in (self.top, self.local))
-            if self.is_apart:
-                retry(lambda: place.mkdir(parents=True, exist_ok=True))  # the number is taken
-            else:
-                self._put(box, place)
+            local = self.local / folder_of(name) / final
+            if not self.is_apart:
+                self._put(box, local)
         if self.is_apart:
-            self._upload(box, name, final)
+            self._upload(box, name, final, fence)
             self._put(box, local)
         self._compared.add(f"{name}:{final}")  # it has just been hashed
-        for top in {place.parent, local.parent}:
-            self._sweep(top)
+        for backend in self.sides:
+            leftovers.sweep(backend, key_of(name))
         return f"{name}:{final}"
 
     @contextmanager
@@ -112,7 +108,10 @@ class Datasets(Shelf):
     def _finish(self, name: str, planned: str, box: Path) -> str:
         """Give a version its number; one that was not planned goes into its manifest."""
         data, suffix = sealed.load(box / MANIFEST), planned.partition("-")[2]
-        final = f"v{self._next(name, suffix)}-{suffix}"
+        number = self._next(name, suffix)
+        while self.is_apart and not self._take(name, number, suffix):
+            number += 1
+        final = f"v{number}-{suffix}"
         if data["version"] != final:
             data |= {"version": final, "created": now()}
             # Killed here, the next runner has to find the manifest that the box was made with.
@@ -120,9 +119,13 @@ class Datasets(Shelf):
             retry(lambda: write_durably(box / MANIFEST, sealed.to_text(data).encode()))
         return final
 
+    def _take(self, name: str, number: int, suffix: str) -> bool:
+        """Take a number, where other machines may want it; tell whether it is this version's."""
+        return self.backend.create(f"{key_of(name)}/.numbers/{number}", suffix.encode())
+
     def _next(self, name: str, suffix: str) -> int:
         """Give the number after all others, of half versions too."""
-        taken = (id for id in names(self.top / folder_of(name)) if not id.endswith(suffix))
+        taken = (id for id in self.backend.list(key_of(name)) if not id.endswith(suffix))
         return 1 + max(map(number_of, taken), default=0)
 
     def _made(self, version: str) -> str | None:
@@ -140,13 +143,21 @@ class Datasets(Shelf):
             folders.move(box, place)
             sync_folder(place.parent)
 
-    def _upload(self, box: Path, name: str, id: str) -> None:
+    def _upload(self, box: Path, name: str, id: str, fence: Callable[[], int] = lambda: 0) -> None:
         """Bring a version to the backend, its manifest last."""
         version, key = Version.load(box / MANIFEST), key_of(name, id)
-        for path, file in version.tree.files.items():
-            if self.backend.put(f"{key}/data/{path}", box / "data" / path) != file.sha256:
+        content = version.tree
+
+        def put(path: str) -> None:
+            sha256 = self.backend.put(f"{key}/data/{path}", box / "data" / path)
+            if sha256 != content.files[path].sha256:
                 raise GradlabError(f"{path} of {version} was changed while it was kept", 1)
-        self.backend.write(f"{key}/{MANIFEST}", version.to_text().encode())
+            count(content.files[path].size)
+
+        with transfer.shown(f"{version} to {self.backend}", content.size) as count:
+            transfer.each(put, content.files, self.backend.parallel)
+        text = replace(version, token=fence()).to_text()
+        self.backend.write(f"{key}/{MANIFEST}", text.encode())
 
     def secure(self, version: str) -> str | None:
         """Give the version that a planned NAME:ID became, brought again where it was lost.
@@ -176,12 +187,16 @@ class Datasets(Shelf):
 
         Raises DamagedVersion where it is not what its manifest says.
         """
-        place = self.place(version, self.local)
+        place = self._local(version)
         with self._locks[str(version)]:
             if str(version) not in self._compared:
                 self._compare(version, place)
                 self._compared.add(str(version))
         return place / "data"
+
+    def _local(self, version: Version) -> Path:
+        """Give the folder of a version on the local disk."""
+        return self.local / folder_of(version.name) / version.id
 
     def _compare(self, version: Version, place: Path) -> None:
         found: list[str] = []
@@ -198,7 +213,7 @@ class Datasets(Shelf):
 
     def lay(self, version: Version, target: Path) -> None:
         """Copy a version's data into a folder, to be thrown away, comparing it as it goes."""
-        data = self.open(version) if self.is_apart else self.place(version) / "data"
+        data = self.open(version) if self.is_apart else self._local(version) / "data"
         try:
             transfer.copy(version.tree, data, target)
         except GradlabError as error:
@@ -208,16 +223,30 @@ class Datasets(Shelf):
         """Copy a version from the backend into a box beside its later place; give the box."""
         box, data = self.box(version), f"{key_of(version.name, version.id)}/data"
 
-        def fetch(path: str, place: str, file: File) -> None:
-            self.backend.fetch(f"{data}/{path}", place, file)
+        here = self._here(version.name)
 
-        transfer.fill(version.tree, box / "data", fetch)
+        def fetch(path: str, place: str, file: File) -> None:
+            if not _copied(here.get(file.sha256), place, file):
+                self.backend.fetch(f"{data}/{path}", place, file)
+            count(file.size)
+
+        with transfer.shown(f"{version} from {self.backend}", version.tree.size) as count:
+            transfer.fill(version.tree, box / "data", fetch, self.backend.parallel)
         close(version, box)
         return box
 
+    def _here(self, name: str) -> dict[str, Path]:
+        """Give the files of a dataset's versions on the local disk by their SHA-256."""
+        top, found = self.local / folder_of(name), dict[str, Path]()
+        for id in filter(VERSION.fullmatch, names(top)):
+            with suppress(OSError, sealed.Damaged):  # then they are fetched
+                files = Version.load(top / id / MANIFEST).tree.files
+                found |= {file.sha256: top / id / "data" / path for path, file in files.items()}
+        return found
+
     def box(self, version: Version) -> Path:
         """Give an empty place for a version's data and manifest, beside its later one."""
-        box = self.place(replace(version, id=f".{version.id}"), self.local)
+        box = self._local(replace(version, id=f".{version.id}"))
         folders.discard(box)
         return box
 
@@ -233,18 +262,16 @@ class Datasets(Shelf):
         close(version, box)
         return replace(version, id=self.commit(str(version), box).partition(":")[2])
 
-    @staticmethod
-    def _sweep(folder: Path) -> None:
-        """Remove what commits that were cut off long ago have left; no reason to fail."""
-        try:
-            for place in (folder / name for name in names(folder)):
-                found = folders.status(place)
-                old = found and time.time() - found.st_mtime > ABANDONED_AFTER
-                whole = VERSION.fullmatch(place.name) and folders.exists(place / MANIFEST)
-                if old and not whole:
-                    folders.discard(place)
-        except OSError as error:
-            note(f"! what is left over in {folder} could not be removed: {error}")
+
+def _copied(here: Path | None, place: str, file: File) -> bool:
+    """Copy a file that is here already, and tell whether it is what it is to be."""
+    if here is None:
+        return False
+    try:
+        transfer.copy_checked(str(here), place, file)
+        return True
+    except (GradlabError, OSError):
+        return False
 
 
 def close(version: Version, box: Path) -> None:
@@ -254,7 +281,7 @@ def close(version: Version, box: Path) -> None:
 
 
 @contextmanager
-def usable(storage: Path) -> Iterator[None]:
+def usable(storage: object) -> Iterator[None]:
     """Make a failure of the storage, such as a full disk, a message to the user."""
     try:
         yield

@@ -15,16 +15,16 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..base import folders
 from ..base.errors import GradlabError, note
 from . import belongings, sealed, transfer, tree
+from .backend import Backend
 from .belongings import Draft, Key
 from .copier import Copier
-from .folder import Folder
 from .tree import File, Tree
 
 LIST = re.compile(r"\d{8}\.json")
@@ -36,23 +36,35 @@ class DraftCopies:
     """The copies of a folder on the local disk, below a key of a backend, and the way back.
 
     `run` is the id of the workflow's run, which each list names. A folder that lies in the storage
-    itself is not copied, but a copy from the time when that was a slow one is brought back.
+    itself is not copied, but a copy from the time when that was a slow one is brought back. `fence`
+    gives the token under which a list may be written, or raises.
     """
 
     def __init__(
-        self, folder: Path, backend: Folder, key: str, run: str, draft: Draft | None = None
+        self,
+        folder: Path,
+        backend: Backend,
+        key: str,
+        run: str,
+        draft: Draft | None = None,
+        fence: Callable[[], int] = lambda: 0,
     ) -> None:
         self.folder, self.backend, self.key, self.run = folder, backend, key, run
-        self.draft = draft or Draft({})
+        self.draft, self.fence = draft or Draft({}), fence
         self.box = folder.with_name("mirror")
         self._known: dict[str, tuple[int, int, File]] = {}
         self._listed: tuple[str, Tree] | None = None
 
     def copier(self, minutes: float) -> Copier | None:
         """Copy every so many minutes from now on, if the folder lies outside the storage."""
-        if self.folder.parent == self.backend.path(self.key):
+        if self._is_in_place():
             return None
         return Copier(self.backend, self, pause=0.0, every=60 * minutes)
+
+    def _is_in_place(self) -> bool:
+        """Whether the folder lies in the storage itself."""
+        top = self.backend.folder
+        return top is not None and self.folder.parent == top / self.key
 
     def restore(self, key: Key | None, here: Draft | None) -> int:
         """Bring the newest copy that is whole back, unless what is here is as new.
@@ -146,27 +158,39 @@ class DraftCopies:
 
         def fetch(path: str, place: str, file: File) -> None:
             self.backend.fetch(self._file(file.sha256), place, file)
+            count(file.size)
 
-        transfer.fill(content, brought, fetch)
+        with transfer.shown(f"a draft from {self.backend}", content.size) as count:
+            transfer.fill(content, brought, fetch, self.backend.parallel)
         if here:  # an older one, of before another machine went on
             belongings.set_aside(self.folder.parent)
         self._put(brought)
 
     def _bring_folder(self, key: Key | None) -> int:
         """Bring what lies there as the job left it, on a storage that was a fast one then."""
-        kept = self.backend.path(self.key)
-        left, known = kept / self.folder.name, belongings.read(kept)
-        if left == self.folder or not left.is_dir() or left.is_symlink():
+        if self._is_in_place():
+            return 0
+        left = f"{self.key}/{self.folder.name}"
+        known = belongings.parse(self._found(f"{self.key}/{belongings.FILE}"))
+        if not self.backend.below(left):
             return 0
         if key is not None and (not known or known.key != key):
             return 0
-        if bad := belongings.damaged(kept, known) if known else []:
-            note(f"! damaged in what {left} holds: {', '.join(bad[:5])}; it is left alone")
+        brought = self._brought()
+        self.backend.bring(left, brought)
+        if bad := belongings.damaged(brought, known) if known else []:
+            place = self.backend.where(left)
+            note(f"! damaged in what {place} holds: {', '.join(bad[:5])}; it is left alone")
+            folders.discard(brought)
             return 0
-        content, brought = tree.scan(left), self._brought()
-        transfer.copy(content, left, brought)
         self._put(brought)
-        return max(1, known.base if known else 1) if content.files else 0
+        return max(1, known.base if known else 1)
+
+    def _found(self, key: str) -> bytes:
+        try:
+            return self.backend.read(key)
+        except FileNotFoundError:
+            return b""
 
     def _brought(self) -> Path:
         brought = self.folder.with_name("brought")
@@ -186,7 +210,8 @@ class DraftCopies:
         # More than any that this draft came from, whatever of those has been lost.
         number = 1 + max(self.draft.base, _number(lists[0]) if lists else 0)
         entry = f"{self.key}/{number:08}.json"
-        whose = {"run": self.run, "key": self.draft.key, "by": self.draft.id}
+        whose: dict[str, Any] = {"run": self.run, "key": self.draft.key, "by": self.draft.id}
+        whose |= {"token": token} if (token := self.fence()) else {}
         try:
             self.backend.write(entry, sealed.to_text({**whose, **content.to_json()}).encode())
         except OSError:
@@ -203,14 +228,17 @@ class DraftCopies:
             if source.is_symlink():
                 content.links[path] = os.readlink(source)
             # A Drive that was mounted again may have lost what it had not uploaded.
-            elif file and (size, time) == _state(status) and self._is_kept(file):
+            elif file and (size, time) == _state(status) and self._is_still_kept(file):
                 content.files[path] = file
             elif held := self._hold(source, len(changed)):
                 changed[path] = held
-        for path, held in changed.items():
-            state = _state(held.stat())
-            content.files[path] = self._copy(held)
+
+        def copy(path: str) -> None:
+            state = _state(changed[path].stat())
+            content.files[path] = self._copy(changed[path])
             self._known[path] = (*state, content.files[path])
+
+        transfer.each(copy, changed, self.backend.parallel)
         folders.discard(self.box)
         return content
 
@@ -225,12 +253,16 @@ class DraftCopies:
 
     def _copy(self, source: Path) -> File:
         """Copy one file by way of the local disk, where a copy is quick and then stands still."""
-        still = self.box / "still"
+        still = source.with_name(f"{source.name}.still")
         sha256 = transfer.copy_as_it_is(str(source), str(still))
         file = File(still.stat().st_size, sha256, os.access(source, os.X_OK))
         if not self._is_kept(file) and self.backend.put(self._file(sha256), still) != sha256:
             raise OSError(errno.EIO, f"{still} was changed while it was copied")
+        still.unlink()
         return file
+
+    def _is_still_kept(self, file: File) -> bool:
+        return not self.backend.writes_arrive_later or self._is_kept(file)
 
     def _is_kept(self, file: File) -> bool:
         return self.backend.size(self._file(file.sha256)) == file.size

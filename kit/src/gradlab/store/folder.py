@@ -12,7 +12,7 @@ from typing import TypeVar
 from ..base import files, folders
 from ..base.retries import retry
 from ..services import mounts
-from . import transfer
+from . import transfer, tree
 from .backend import Data
 from .tree import File
 
@@ -24,9 +24,12 @@ class Folder:
 
     rename_is_atomic = True
     writes_arrive_later = False
+    list_is_current = True
+    parallel = 1
 
     def __init__(self, top: Path) -> None:
         self.top = top
+        self.folder: Path | None = top
         self._mounted = mounts.Mounted(top)
 
     def __str__(self) -> str:
@@ -44,6 +47,13 @@ class Folder:
         """Name what lies in a folder, in no order; nothing if it isn't there."""
         return files.names(self.top / folder)
 
+    def below(self, folder: str) -> dict[str, int]:
+        """Give the size in bytes of each file below a folder, by its path there."""
+        if not folders.is_folder(self.top / folder):
+            return {}
+        found = tree.walk(self.top / folder)
+        return {path: state.st_size for path, state in found if stat.S_ISREG(state.st_mode)}
+
     def size(self, key: str) -> int | None:
         """Give a file's size in bytes, None if it isn't there."""
         found = folders.status(self.top / key)
@@ -52,6 +62,26 @@ class Folder:
     def age(self, key: str) -> float:
         """Give the seconds since a file was written; raises FileNotFoundError."""
         return files.age(self.top / key)
+
+    def clock(self) -> float:
+        """Say by how many seconds its clock is ahead of this machine's, as it was measured once."""
+        return 0.0
+
+    def idle(self, folder: str) -> float:
+        """Give the seconds since something was last put into a folder, 0 if that can't be told."""
+        try:
+            return files.age(self.top / folder)
+        except FileNotFoundError:
+            return 0.0
+
+    def stamp(self, key: str) -> str:
+        """Give a text that is another once a file is; FileNotFoundError if it isn't there."""
+        found = retry((self.top / key).stat)
+        return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+
+    def sha256(self, key: str) -> str:
+        """Give the SHA-256 of what a file holds; raises FileNotFoundError."""
+        return files.sha256(self.top / key)
 
     def read(self, key: str) -> bytes:
         """Give what a file holds; raises FileNotFoundError."""
@@ -73,6 +103,22 @@ class Folder:
 
         return self._place(key, copy)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Make a file unless one is there; tell whether it holds this data, which nobody else's is.
+
+        Of several that try at once one succeeds, or none.
+        """
+
+        def make(path: Path) -> None:
+            with path.open("xb") as file:
+                file.write(data)
+
+        try:
+            self._place(key, make)
+            return True
+        except FileExistsError:
+            return self.read(key) == data
+
     def _place(self, key: str, make: Callable[[Path], Result]) -> Result:
         """Make a file, with its folder where that isn't there."""
         path = self.top / key
@@ -90,6 +136,10 @@ class Folder:
         """Make a local file that holds what a file does; give its SHA-256."""
         return transfer.copy_file(self.top / key, target)
 
+    def bring(self, folder: str, target: Path) -> None:
+        """Copy a folder with all in it into an empty local one, as far as it is kept as it was."""
+        transfer.clone(self.top / folder, target)
+
     def fetch(self, key: str, target: str, file: File) -> None:
         """Copy a file to a local one, not synced; GradlabError where it is not what it was."""
         transfer.copy_checked(f"{self.top}/{key}", target, file)
@@ -101,6 +151,16 @@ class Folder:
     def discard(self, folder: str) -> None:
         """Remove a folder and all in it, if it is there."""
         folders.discard(self.top / folder)
+
+    def move(self, folder: str, target: str) -> None:
+        """Put a folder in the place of another, which goes; cut off, it can be given again."""
+        if folders.exists(self.top / folder):
+            self.discard(target)
+            folders.move(self.top / folder, self.top / target)
+
+    def sweep(self, folder: str) -> None:
+        """Remove what writers that died have left in a folder, as far as that works."""
+        files.sweep(self.top / folder)
 
     def check(self, patience: float = 0.0) -> None:
         """Raise OSError if it is gone as a whole, and not back within some seconds."""
@@ -116,6 +176,7 @@ class SlowMount(Folder):
 
     rename_is_atomic = False
     writes_arrive_later = True
+    list_is_current = False
 
     def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there."""

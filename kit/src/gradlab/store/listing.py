@@ -66,7 +66,7 @@ def _show(store: Datasets, reference: str) -> int:
     version = store.find(reference, whole=False)
     others = [other.id for other in store.versions(version.name) if other.id != version.id]
     print(f"{version}  {_summary(version)}\nmade {version.made} by {printable(version.source)}")
-    print(f"in {store.place(version) / 'data'}\nother versions: {', '.join(others) or 'none'}")
+    print(f"in {store.where(version)}/data\nother versions: {', '.join(others) or 'none'}")
     for path, file in version.tree.files.items():
         print(f"  {file.sha256[:12]}  {file.size:>12,}  {printable(path)}")
     for path, target in version.tree.links.items():
@@ -117,9 +117,10 @@ def _first_line(error: DamagedVersion) -> str:
 def _add(store: Datasets, reference: str, folder: Path) -> int:
     if not folder.is_dir():
         raise GradlabError(f"{folder} is not a folder")
-    if store.top.is_relative_to(folder.resolve()):
+    kept = store.backend.folder
+    if kept and kept.is_relative_to(folder.resolve()):
         raise GradlabError(
-            f"{folder} holds the storage itself ({store.top.parent}), which can't be a part of a "
+            f"{folder} holds the storage itself ({kept}), which can't be a part of a "
             "dataset: add the folder in it that holds the data, or move the storage elsewhere "
             "(GRADLAB_STORAGE)."
         )

@@ -14,6 +14,7 @@ import json
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def is_whole(backend: Backend, name: str, id: str) -> bool:
         return bool(sealed.from_bytes(backend.read(f"models/{name}/{id}.json")))
     except (FileNotFoundError, sealed.Damaged):
         return False
+
+
+def entries(backend: Backend) -> Iterator[dict[str, Any]]:
+    """Give the entries that are whole, in no order; raises OSError."""
+    for name in backend.list("models"):
+        for file in backend.list(f"models/{name}"):
+            with suppress(FileNotFoundError, sealed.Damaged):
+                if file.endswith(".json"):
+                    yield sealed.from_bytes(backend.read(f"models/{name}/{file}"))
 
 
 def damaged(backend: Backend) -> Iterator[tuple[str, str]]:

@@ -73,7 +73,7 @@ class Records:
 
     def _prune(self, newest: str, records: list[str]) -> None:
         whole = [newest, *filter(self._is_whole, records)]
-        gone = copies.outdated(whole, self.backend.age, self.kept)
+        gone = copies.outdated(whole, self.backend, self.kept)
         kept = set(whole).difference(gone)
         for key in set(records) - kept:
             self.backend.delete(key)

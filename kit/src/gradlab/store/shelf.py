@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from itertools import takewhile
-from pathlib import Path
 
-from ..base import folders
 from ..base.errors import note
-from ..base.files import names
 from ..base.names import DATASET
-from . import sealed, tree
+from . import sealed, transfer, tree
 from .location import Location
+from .tree import File, Tree
 from .versions import (
     MANIFEST,
     VERSION,
@@ -29,10 +27,12 @@ from .versions import (
     number_of,
 )
 
+TOP = "datasets"
 
-def key_of(name: str, id: str) -> str:
-    """Give the key of a version's folder on the backend."""
-    return f"datasets/{folder_of(name)}/{id}"
+
+def key_of(name: str, id: str = "") -> str:
+    """Give the key of a version's folder on the backend, or of all those of a dataset."""
+    return f"{TOP}/{folder_of(name)}{f'/{id}' if id else ''}"
 
 
 class Shelf:
@@ -40,12 +40,12 @@ class Shelf:
 
     def __init__(self, place: Location) -> None:
         self.backend, self.is_apart = place.backend, place.is_apart
-        self.top = place.kept / "datasets"
+        self.top = place.backend.where(TOP)
         self._arrived: set[str] = set()
 
     def names(self) -> list[str]:
         """List the datasets that have a version."""
-        found = [folder.replace("@", "/") for folder in sorted(names(self.top))]
+        found = [folder.replace("@", "/") for folder in sorted(self.backend.list(TOP))]
         return [name for name in found if DATASET.takes(name) and self._ids(name)]
 
     def entries(self, name: str) -> list[Version | DamagedVersion]:
@@ -100,11 +100,24 @@ class Shelf:
 
     def problems(self, version: Version) -> list[str]:
         """Compare a version's files with its manifest, and say what differs."""
-        return tree.differences(self.place(version) / "data", version.tree, plain=self.is_apart)
+        data = f"{key_of(version.name, version.id)}/data"
+        if self.backend.folder:
+            place = self.backend.folder / data
+            return tree.differences(place, version.tree, plain=self.is_apart)
+        sizes, found = self.backend.below(data), dict[str, File]()
 
-    def place(self, version: Version, top: Path | None = None) -> Path:
-        """Give the folder of a version in the storage, or below another top."""
-        return (top or self.top) / folder_of(version.name) / version.id
+        def look(path: str) -> None:
+            file = version.tree.files.get(path)
+            same = file and file.size == sizes[path]
+            sha256 = self.backend.sha256(f"{data}/{path}") if same else ""
+            found[path] = File(sizes[path], sha256)
+
+        transfer.each(look, sizes, self.backend.parallel)
+        return tree.compared(Tree(found), version.tree, plain=True)
+
+    def where(self, version: Version) -> str:
+        """Name the folder of a version in the storage, as people know it."""
+        return self.backend.where(key_of(version.name, version.id))
 
     def _has_arrived(self, version: Version) -> bool:
         """Tell whether a version's files are there, which may be uploaded after its manifest."""
@@ -120,9 +133,14 @@ class Shelf:
 
     def _ids(self, name: str) -> list[str]:
         """List the versions that have a manifest, the newest first."""
-        folder = self.top / folder_of(name)
-        ids = [id for id in names(folder) if VERSION.fullmatch(id)]
-        whole = [id for id in ids if folders.exists(folder / id / MANIFEST)]
+        ids = [id for id in self.backend.list(key_of(name)) if VERSION.fullmatch(id)]
+        whole = set[str]()
+
+        def look(id: str) -> None:
+            if self.backend.size(f"{key_of(name, id)}/{MANIFEST}") is not None:
+                whole.add(id)
+
+        transfer.each(look, ids, self.backend.parallel)
         twins = Counter(map(number_of, whole))
 
         def rank(id: str) -> tuple[int, str, str]:
@@ -141,7 +159,7 @@ class Shelf:
     def _read(self, name: str, id: str) -> Version | None:
         """Read a manifest, None if it isn't there yet; raises DamagedVersion, OSError."""
         try:
-            version = Version.load(self.top / folder_of(name) / id / MANIFEST)
+            version = Version.from_bytes(self.backend.read(f"{key_of(name, id)}/{MANIFEST}"))
         # Not for any failure to read it: what is there must never be taken for not there.
         except FileNotFoundError:
             return None
@@ -160,10 +178,10 @@ class Shelf:
         return DamagedVersion(
             f"{name}:{id} is damaged: {', '.join(found[:3])}{more}.\n"
             f"What it held can't be trusted: {instead}delete its folder, and what made it makes "
-            f"it again: {self.top / folder_of(name) / id}",
+            f"it again: {self.backend.where(key_of(name, id))}",
             exit_code=1,
         )
 
     def _numbered(self, name: str) -> list[str]:
-        ids = [id for id in names(self.top / folder_of(name)) if VERSION.fullmatch(id)]
+        ids = [id for id in self.backend.list(key_of(name)) if VERSION.fullmatch(id)]
         return sorted(ids, key=number_of, reverse=True)

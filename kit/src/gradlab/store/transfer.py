@@ -9,11 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from ..base.errors import GradlabError
-from ..base.files import CHUNK, chunk_size
+from ..base.files import CHUNK, chunk_size, sha256
 from ..base.retries import retry
 from ..base.terminal import printable
 from .tree import File, Tree, below, collect
@@ -45,6 +50,41 @@ def _mode(state: os.stat_result) -> int:
 
 
 Fetch = Callable[[str, str, File], None]  # of a path in a tree, to a file, what it holds
+Item = TypeVar("Item")
+SHOWN_AFTER = 3.0  # seconds
+
+
+def each(work: Callable[[Item], object], items: Collection[Item], at_once: int = 1) -> None:
+    """Do something with each of some items, several at once; the first failure ends it."""
+    if at_once == 1 or len(items) < 2:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(min(at_once, len(items))) as pool:
+        try:
+            for done in as_completed([pool.submit(work, item) for item in items]):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def shown(what: str, size: int) -> Iterator[Callable[[int], object]]:
+    """Show on a terminal how much of `size` bytes is done, where that takes some seconds.
+
+    Gives what counts bytes that are done.
+    """
+    with tqdm(
+        total=size,
+        desc=what,
+        unit="B",
+        unit_scale=True,
+        delay=SHOWN_AFTER,
+        leave=False,
+        disable=None,  # where no terminal is
+    ) as bar:
+        yield bar.update
 
 
 def copy(tree: Tree, source: Path, target: Path) -> None:
@@ -56,17 +96,35 @@ def copy(tree: Tree, source: Path, target: Path) -> None:
     fill(tree, target, fetch)
 
 
-def fill(tree: Tree, target: Path, fetch: Fetch) -> None:
-    """Make a tree in a folder, of files that `fetch` brings and checks against their hashes.
+def fill(tree: Tree, target: Path, fetch: Fetch, at_once: int = 1) -> None:
+    """Make a tree in a folder, of files that `fetch` brings, `at_once` so many, and checks.
 
     Files and folders get the tree's modes and times, and holes where they are zeros. Raises
     GradlabError naming a file that is no longer what the tree says.
     """
     made = set[str]()
     target.mkdir(parents=True, exist_ok=True)
-    for path, file in tree.files.items():
-        fetch(path, _with_folder(f"{target}/{path}", made), file)
+    places = {path: _with_folder(f"{target}/{path}", made) for path in tree.files}
+    each(lambda path: fetch(path, places[path], tree.files[path]), tree.files, at_once)
     _finish(tree, target)
+
+
+def check_fetched(target: str, file: File, source: str) -> None:
+    """Give a file that was fetched its mode and time; GradlabError, without it, if it is another.
+
+    `source` names it for people.
+    """
+    if sha256(target) != file.sha256:
+        os.unlink(target)
+        raise _differs(source)
+    os.chmod(target, 0o755 if file.executable else 0o644)
+    if file.mtime is not None:
+        os.utime(target, ns=(file.mtime, file.mtime))
+
+
+def _differs(source: str) -> GradlabError:
+    text = f"{printable(source)} is damaged or was changed: its SHA-256 differs"
+    return GradlabError(text, exit_code=1)
 
 
 def copy_file(source: Path, target: Path) -> str:
@@ -82,9 +140,7 @@ def copy_checked(source: str, target: str, file: File) -> None:
         raise GradlabError(f"{printable(source)} is missing", exit_code=1) from None
     if found != file.sha256:
         os.unlink(target)
-        raise GradlabError(
-            f"{printable(source)} is damaged or was changed: its SHA-256 differs", exit_code=1
-        )
+        raise _differs(source)
 
 
 def _copy_file(source: str, target: str, mode: int | None, mtime: int | None) -> str:

@@ -169,15 +169,20 @@ def differences(folder: Path, expected: Tree, plain: bool = False) -> list[str]:
         found = scan(folder)
     except GradlabError as error:
         return [str(error)]
-    wanted, there = (_flat(tree, plain) for tree in (expected, found))
-    lines = [f"{path} is missing" for path in wanted.keys() - there.keys()]
-    lines += [f"{path} is not in the manifest" for path in there.keys() - wanted.keys()]
-    both = wanted.keys() & there.keys()
-    lines += [f"{path} has changed" for path in both if wanted[path] != there[path]]
+    lines = compared(found, expected, plain)
     if not plain:  # not those that are there too many: earlier versions did not list them
         empty = (path for path in expected.folders if not is_folder(folder / path))
         lines += [f"{path}/ is missing" for path in empty]
     return sorted(lines)
+
+
+def compared(found: Tree, expected: Tree, plain: bool = False) -> list[str]:
+    """Say which files and links of two trees differ; `plain` looks at what files hold alone."""
+    wanted, there = (_flat(tree, plain) for tree in (expected, found))
+    lines = [f"{path} is missing" for path in wanted.keys() - there.keys()]
+    lines += [f"{path} is not in the manifest" for path in there.keys() - wanted.keys()]
+    both = wanted.keys() & there.keys()
+    return sorted(lines + [f"{path} has changed" for path in both if wanted[path] != there[path]])
 
 
 def _flat(tree: Tree, plain: bool) -> dict[str, File | str]:

@@ -56,6 +56,7 @@ class Version:
     created: str
     source: str
     tree: Tree
+    token: int = 0  # of the lease under which it was committed, where there was one
 
     def __str__(self) -> str:
         return f"{self.name}:{self.id}"
@@ -68,13 +69,19 @@ class Version:
     def to_text(self) -> str:
         """Give the manifest."""
         head = {"name": self.name, "version": self.id, "tag": self.tag, "created": self.created}
+        token = {"token": self.token} if self.token else {}
         rest = {"source": self.source, "sha256": self.tree.digest, **self.tree.to_json()}
-        return sealed.to_text(head | rest)
+        return sealed.to_text(head | token | rest)
 
     @classmethod
     def load(cls, manifest: Path) -> Version:
         """Read a manifest; raises sealed.Damaged or .Unfinished where it isn't whole, OSError."""
-        return _read(retry(manifest.read_bytes))
+        return cls.from_bytes(retry(manifest.read_bytes))
+
+    @staticmethod
+    def from_bytes(text: bytes) -> Version:
+        """Read what a manifest holds; raises sealed.Damaged or .Unfinished where it isn't whole."""
+        return _read(text)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Version:
@@ -82,7 +89,7 @@ class Version:
         name, id, tag, created, source = (
             data[key] for key in ("name", "version", "tag", "created", "source")
         )
-        return cls(name, id, tag, created, source, Tree.from_json(data))
+        return cls(name, id, tag, created, source, Tree.from_json(data), data.get("token", 0))
 
 
 @lru_cache(maxsize=16)  # a run looks at a manifest four times, which may list many thousand files

@@ -72,7 +72,7 @@ def _write(run: Run, profiler: Any, steps: int) -> None:
     for line in _table(profiler.key_averages(), steps):
         run.progress.say(line)
     if run.write(TRACE, data):
-        run.progress.say(f"Of {steps} steps: {run.kept / TRACE}, to open in ui.perfetto.dev.")
+        run.progress.say(f"Of {steps} steps: {run.kept}/{TRACE}, to open in ui.perfetto.dev.")
 
 
 def _table(events: Iterable[Any], steps: int) -> list[str]:

@@ -82,7 +82,7 @@ class Sources:
         """Give what a checkpoint keeps to compare with, beside the settings."""
         return {"data": self.seen, "defaults": self.defaults, "began": self.began}
 
-    def go_on(self, saved: State, kept: Path, options: Options) -> bool:
+    def go_on(self, saved: State, kept: str, options: Options) -> bool:
         """Tell whether a run goes on with what has changed since, by the settings that it has.
 
         False where it was finished by other code or data. Raises GradlabError where other settings
@@ -102,7 +102,7 @@ class Sources:
         self.began = saved.get("began", self.began)
         return True
 
-    def _tell(self, saved: State, kept: Path, anew: bool, strict: bool) -> None:
+    def _tell(self, saved: State, kept: str, anew: bool, strict: bool) -> None:
         lines = "\n".join(f"    {line}" for line in self.changed)
         message = f"The run in {kept} was trained by other code or data:\n{lines}\n"
         resized = saved["settings"].get(EXAMPLES) != self.settings.get(EXAMPLES)
@@ -146,7 +146,7 @@ class Sources:
         lines += ["a dataset is not read any more"] * (gone > 0)
         return source.changed(then["code"], self.code) + lines
 
-    def _refuse_others(self, saved: State, kept: Path) -> None:
+    def _refuse_others(self, saved: State, kept: str) -> None:
         rows = [each for each in self._differing(saved) if not self._is_default(each[0], saved)]
         if rows:
             widths = (max(len(name) for name, *_ in [*rows, TITLES]), 14, 0)

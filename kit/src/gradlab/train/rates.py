@@ -113,5 +113,6 @@ def find(learner: Learner, dataset: Any, project: str) -> int:
                 if sweep.add(losses["loss"]):
                     break
         devices.in_first(learner.world, lambda: sweep.tell(places.kept(project, config.name)))
+        devices.in_first(learner.world, lambda: places.bring(project, config.name))
         learner.close()
     return 0

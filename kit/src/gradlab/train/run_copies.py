@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..base.errors import GradlabError, note
 from ..base.files import names, read_bytes, remove, sync_folder, write_durably
+from ..store import leases
 from ..store.backend import Backend
 from ..store.copies import (
     CHECKPOINT,
@@ -39,6 +40,7 @@ class RunCopies:
 
     def __init__(self, work: Path, backend: Backend, key: str) -> None:
         self.work, self.backend, self.key = work, backend, key
+        self._late = backend.writes_arrive_later
         self._copied: dict[str, tuple[int, int]] = {}
         self._whole: list[str] = []
 
@@ -100,6 +102,9 @@ class RunCopies:
             if (lines := self._read(name)) is not None:
                 write_durably(self.work / METRICS, lines)
                 return
+        # Of a run that was begun where it was worked on: the record looks whether they are whole.
+        with suppress(FileNotFoundError):
+            write_durably(self.work / METRICS, self.backend.read(f"{self.key}/{METRICS}"))
 
     def _key(self, name: str) -> str:
         return f"{self.key}/{CHECKPOINTS}/{name}"
@@ -132,7 +137,8 @@ class RunCopies:
 
     def _copy_newest(self) -> None:
         # A Drive that was mounted again may have lost what it had not uploaded.
-        self._whole = [key for key in self._whole if self.backend.size(key) is not None]
+        if self._late:
+            self._whole = [key for key in self._whole if self.backend.size(key) is not None]
         newest = self._hold()
         if newest is None:
             return
@@ -140,10 +146,20 @@ class RunCopies:
         lines = read_bytes(self.work / METRICS)
         self.backend.write(self._key(file_name(step_of(newest.name), lines, suffix=LINES)), lines)
         key = self._key(newest.name)
+        leases.fence(self.backend, self.key)
         if not is_named_by_digest(newest.name, self.backend.put(key, newest)):
             raise OSError(errno.EIO, f"{newest} was changed while it was copied")
+        self._keep_only_own(key)
         self._whole.insert(0, key)
         remove(newest)
+
+    def _keep_only_own(self, key: str) -> None:
+        """Remove what was written while another process took over, which may have begun anew."""
+        try:
+            leases.fence(self.backend, self.key)
+        except leases.Lost:
+            self.backend.delete(key)
+            raise
 
     def _hold(self) -> Path | None:
         """Hold the newest whole checkpoint by a name that nothing else removes; None if copied.
@@ -167,8 +183,8 @@ class RunCopies:
     def _copy_changed(self, name: str) -> None:
         state = (self.work / name).stat()
         version = (state.st_mtime_ns, state.st_size)
-        there = self.backend.size(f"{self.key}/{name}") is not None
-        if self._copied.get(name) != version or not there:
+        lost = self._late and self.backend.size(f"{self.key}/{name}") is None
+        if self._copied.get(name) != version or lost:
             self.backend.write(f"{self.key}/{name}", read_bytes(self.work / name))
             self._copied[name] = version
 

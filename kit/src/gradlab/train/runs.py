@@ -16,9 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from ..base import folders
 from ..base.errors import GradlabError, note, only_observing
-from ..base.files import exists, prepare, read_bytes, sweep, write_durably
+from ..base.files import exists, prepare, read_bytes, write_durably
 from ..base.retries import SHORT, retry
 from ..services import session
 from ..store.copier import Copier
@@ -43,7 +42,7 @@ class Run:
     """An open run: what it has saved so far, its record, and what becomes of both."""
 
     def __init__(self, place: Location, key: str, sources: Sources, seconds: float) -> None:
-        self.work, self.kept = place.work / key, place.backend.path(key)
+        self.work, self.kept = place.work / key, place.backend.where(key)
         self.sources, self.settings = sources, dict[str, Any]()
         self.step = 0
         self.state: State | None = None
@@ -240,7 +239,7 @@ def open_run(
     if `strict`, its code or data are.
     """
     place, key = places.of(package.name, options.name)
-    kept = place.backend.path(key)
+    kept = place.backend.where(key)
     try:
         seen = examples.look(splits, options.seed, workers)
         sources = Sources.now(options, told, package, seen, given)
@@ -255,7 +254,7 @@ def open_run(
 
 
 def _open(place: Location, key: str, options: Options, sources: Sources) -> Run:
-    places.lock(prepare((place.work / key).parent) / f".{options.name}.lock", options.name)
+    places.lock(place, key, options.name)
     _lay(place, key, options.fresh)
     run = Run(place, key, sources, options.save_seconds)
     if not run.resume(options):
@@ -267,22 +266,16 @@ def _open(place: Location, key: str, options: Options, sources: Sources) -> Run:
 
 def _lay(place: Location, key: str, fresh: bool, replace: bool = True) -> None:
     """Make the folders of a run; `fresh` puts an earlier one aside, `replace` for the last."""
-    work, kept = place.work / key, place.backend.path(key)
-    begun = {folder: places.generation(folder) for folder in {work, kept}}
-    newest = max(begun.values()) + fresh
-    for folder, number in begun.items():
+    begun = [(side, places.generation(side, key)) for side in place.sides]
+    newest = max(number for _, number in begun) + fresh
+    for side, number in begun:
         if number < newest:  # started over here, or on another machine since
-            places.move_aside(folder, replace)
-    for folder in {work, kept}:
-        _adopt(folder)
-    prepare(work / CHECKPOINTS)
-    for folder in {work, kept} if newest else ():
-        places.note_generation(folder, newest)
-    for folder in {work, work / EVENTS, kept, kept / CHECKPOINTS}:
-        sweep(folder)
-
-
-def _adopt(folder: Path) -> None:
-    """Give the checkpoints of a run that version 0.1 began their place."""
-    if exists(folder / "saves") and not exists(folder / CHECKPOINTS):
-        folders.move(folder / "saves", folder / CHECKPOINTS)
+            places.move_aside(side, key, replace)
+    for side in place.sides:
+        places.adopt(side, key)
+    prepare(place.work / key / CHECKPOINTS)
+    for side in place.sides:
+        if newest:
+            places.note_generation(side, key, newest)
+        for folder in (key, f"{key}/{EVENTS}", f"{key}/{CHECKPOINTS}"):
+            side.sweep(folder)
