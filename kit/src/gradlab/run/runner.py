@@ -7,7 +7,8 @@ and what they have written stays for the next run. A job's `timeout` is not enfo
 unit is not documented.
 
 Exit codes: 0 all that was asked for succeeded, 1 a job failed, 2 a mistake in what was asked
-for, 128 + N ended by signal N.
+for, 75 a job has stopped in time and none failed: the same command carries on, 128 + N ended by
+signal N.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..base import processes
+from ..base import processes, unfinished
 from ..base.errors import GradlabError
 from ..base.locks import Lock
 from ..base.stop import Stop, Stopped
@@ -202,8 +203,16 @@ def _finish(
     succeeded = all(result.succeeded for result in results.values())
     succeeded = succeeded and end.finish([*found.spec.jobs], alone, record, place, console)
     end.tell(results, succeeded, place, found.mask(), console)
+    return exit_code(results, succeeded, stop)
+
+
+def exit_code(results: Mapping[str, Result], succeeded: bool, stop: Stop) -> int:
+    """Give the exit code of a run whose jobs have come that far."""
     if stop.signal:
         return 128 + stop.signal
+    if any(result.state == "stopped" for result in results.values()):
+        failed = any(result.state == "failed" for result in results.values())
+        return 1 if failed else unfinished.CODE
     return 0 if succeeded else 1
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from ..base import folders
+from ..base import folders, unfinished
 from ..base.errors import GradlabError, note, only_observing
 from ..base.files import exists, prepare, read_bytes, sweep, write_durably
 from ..base.retries import SHORT, retry
@@ -201,6 +201,7 @@ class Run:
                 f"{self.step:,}: the steps after it will be done again.",
                 exit_code=1,
             )
+        unfinished.note(str(self.kept))
         note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
 
     def _close(self) -> bool:
@@ -256,6 +257,7 @@ def open_run(
 
 def _open(place: Location, key: str, options: Options, sources: Sources) -> Run:
     places.lock(prepare((place.work / key).parent) / f".{options.name}.lock", options.name)
+    unfinished.begin(str(place.backend.path(key)))
     _lay(place, key, options.fresh)
     run = Run(place, key, sources, options.save_seconds)
     if not run.resume(options):
