@@ -3,8 +3,9 @@
 Promises: while something is unsaved, the first signal only asks, and the training saves and stops
 after the step that it is in; more of them within two seconds are the same wish, for supervisors
 send it to every process and runners pass it on; a later one ends the process at once. While
-nothing is unsaved the first one does. The exit code is 128 + the signal's number; where a supervisor
-asks for it, 75 while nothing is unsaved. Processes that this one starts take signals as if it did not.
+nothing is unsaved the first one does. The exit code is 128 + the signal's number; where a
+supervisor asks for it, 75 while nothing is unsaved. Processes that this one starts take signals as
+if it did not.
 """
 
 from __future__ import annotations

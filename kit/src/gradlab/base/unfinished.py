@@ -4,7 +4,8 @@ A supervisor asks by the environment variable GRADLAB_UNFINISHED, a folder. What
 all that it has done saved, then ends with the exit code 75. It leaves a file in the folder too, for
 a pipe or torchrun may hide its exit code. Where nobody asks, exit codes are as they are by hand.
 
-Promises: only a command that stopped in time leaves a file, and the one that carries it on removes it.
+Promises: only a command that stopped in time leaves a file, and the one that carries it on removes
+it.
 """
 
 from __future__ import annotations

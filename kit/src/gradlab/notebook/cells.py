@@ -70,8 +70,8 @@ def run(
         raise Ended("Stopped. Run this cell again to carry on from what was saved.")
     if status == unfinished.CODE:
         raise Ended(
-            "A job has stopped in time, and what it has done is saved. Run this cell again to carry "
-            "on; where the session is about to end, all cells of the next one."
+            "A job has stopped in time, and what it has done is saved. Run this cell again to "
+            "carry on; where the session is about to end, all cells of the next one."
         )
     if status:
         raise Ended(f"gradlab {' '.join(arguments)}: see above. (exit status {status})")
