@@ -144,7 +144,11 @@ def _refuse_submitted(place: Place) -> None:
     if last and last[2]:
         from .slurm import client, states
 
-        client.require()
+        if not client.is_here():
+            raise GradlabError(
+                f"the run {last[0].run} was submitted to a cluster, and this machine can't ask how "
+                f"it stands: give the command there, or first  gradlab stop {place.workflow}"
+            )
         if any(each.lives for each in client.queue(states.comment(last[0]))):
             raise GradlabError(
                 f"the run {last[0].run} is under way on a cluster: follow it by gradlab run "

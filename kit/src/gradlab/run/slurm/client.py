@@ -55,14 +55,23 @@ class Queued:
         return self.state in LIVE
 
 
+def is_here() -> bool:
+    """Tell whether Slurm's commands are on this machine."""
+    return not _lacking()
+
+
 def require() -> None:
     """Raise GradlabError where Slurm's commands are not on this machine."""
-    for program in ("sbatch", "squeue", "scancel", "scontrol"):
-        if not shutil.which(program):
-            raise GradlabError(
-                f"the engine slurm needs Slurm's command {program}, which is not on this machine: "
-                "give the command on a login node of the cluster"
-            )
+    if program := _lacking():
+        raise GradlabError(
+            f"the engine slurm needs Slurm's command {program}, which is not on this machine: "
+            "give the command on a login node of the cluster"
+        )
+
+
+def _lacking() -> str:
+    programs = ("sbatch", "squeue", "scancel", "scontrol")
+    return next((program for program in programs if not shutil.which(program)), "")
 
 
 def queue(comment: str) -> list[Queued]:
@@ -102,13 +111,18 @@ def cancel(ids: Sequence[str]) -> None:
 
 
 def requeue(id: str) -> bool:
-    """Put a job that runs back into the queue, which ends it; tell whether Slurm does so."""
+    """Put a job that runs back into the queue, which ends it; tell whether Slurm does so.
+
+    One that Slurm is ending itself is left to it: a job that was cancelled is not to come back.
+    """
     end = time.monotonic() + PATIENCE
-    while _call(("scontrol", "requeue", id)).returncode:
+    while _ask("squeue", "--noheader", f"--jobs={id}", "--format=%T").strip() == "RUNNING":
+        if not _call(("scontrol", "requeue", id)).returncode:
+            return True
         if time.monotonic() > end:
-            return False
+            break
         time.sleep(PAUSE)
-    return True
+    return False
 
 
 def environment() -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from ...base import unfinished
+from ...base.errors import GradlabError, note
 from .. import submission, worker
 from . import client
 
@@ -38,12 +39,20 @@ def main(arguments: list[str]) -> int:
     number = os.environ.get("SLURM_JOB_ID", "")
     if code == unfinished.CODE and number and not submission.is_stopped(Path(folder)):
         told = False
-        if client.requeue(number):
+        if _requeued(number):
             end = time.monotonic() + KILLED_WITHIN
             while not told and time.monotonic() < end:
                 time.sleep(0.1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return code
+
+
+def _requeued(number: str) -> bool:
+    try:
+        return client.requeue(number)
+    except GradlabError as error:
+        note(f"! job {number} could not be put back into the queue: {error}")
+        return False
 
 
 if __name__ == "__main__":

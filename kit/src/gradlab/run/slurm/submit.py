@@ -129,6 +129,9 @@ def _begun(
     """Begin a run, or carry on the last one: check its code out, and write down what jobs need."""
     with holding.beginning(place):
         record = begin.whole(selected, found, place, fresh, console)
+    if not record.resumed:
+        for job in selected:  # on its machine a job goes on with its log, whichever attempt it is
+            place.log(job.name).unlink(missing_ok=True)
     checkouts = [job for job in selected if job.uses == checkout.NAME]
     results = _check_out(checkouts, found, record, place, accept, console, stop)
     if not all(result.succeeded for result in results.values()):
