@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 
 import checkpoints
+import cluster
 import generation
 import runner
 import storage
 import training
 from measure import Row, options, show
 
-ALL = (training, checkpoints, storage, runner, generation)
+ALL = (training, checkpoints, storage, runner, cluster, generation)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def generated(template: Path, place: Path, *answers: str) -> Path:
     return next(place.iterdir())
 
 
-def with_workflow(project: Path, text: str) -> Callable[..., None]:
+def with_workflow(project: Path, text: str, **env: str) -> Callable[..., None]:
     """Make a folder with the workflow `job`; give what runs `gradlab` there."""
     specs = project / ".gradient" / "workflows"
     specs.mkdir(parents=True)
@@ -43,7 +43,7 @@ def with_workflow(project: Path, text: str) -> Callable[..., None]:
     def run(*arguments: str) -> None:
         command = [sys.executable, "-m", "gradlab", *arguments]
         done = subprocess.run(
-            command, cwd=project, env=environment(), capture_output=True, text=True
+            command, cwd=project, env=environment() | env, capture_output=True, text=True
         )
         if done.returncode:
             sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")

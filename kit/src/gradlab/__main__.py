@@ -1,5 +1,5 @@
-"""The kit's commands, each with --help: doctor, check, show, run, datasets, compare, setup,
-submit."""
+"""The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, job,
+datasets, compare, setup, submit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ MODULES = {
     "check": "check.check",
     "show": "check.show",
     "run": "run.runner",
+    "status": "run.slurm.watch",
+    "logs": "run.slurm.watch",
+    "stop": "run.slurm.watch",
+    "job": "run.worker",
     "datasets": "store.listing",
     "compare": "train.compare",
     "setup": "remote.gradient.setup",

@@ -59,7 +59,7 @@ class Trainer:
             raise
         devices.in_first(self.world, self._part)
         self.learner.close()
-        return self.pace.exit_code()
+        return self.pace.exit_code(self._is_finished())
 
     def _plan(self) -> None:
         """Lay out the steps of the run, by its settings."""
@@ -168,12 +168,15 @@ class Trainer:
         state = {"learner": learner, "data": data, "best": self.best, "unjudged": self.unjudged}
         run.save(self.step, {**state, "where": self.learner.where()}, self.step == self.total)
 
+    def _is_finished(self) -> bool:
+        return self.step >= self.total and not self.unjudged
+
     def _part(self) -> None:
         """Leave the results, or what it takes to carry on."""
         run = cast(runs.Run, self.run)
         if run.wait() < self.step:  # the last checkpoint failed
             self._save(run)
-        if self.step < self.total or self.unjudged:
+        if not self._is_finished():
             run.stop(self.step, self.total)
             return
         files = self.learner.files(self.best["weights"], run.settings)

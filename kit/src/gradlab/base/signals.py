@@ -3,8 +3,9 @@
 Promises: while something is unsaved, the first signal only asks, and the training saves and stops
 after the step that it is in; more of them within two seconds are the same wish, for supervisors
 send it to every process and runners pass it on; a later one ends the process at once. While
-nothing is unsaved the first one does. The exit code is 128 + the signal's number. Processes that
-this one starts take signals as if it did not.
+nothing is unsaved the first one does. The exit code is 128 + the signal's number; where a
+supervisor asks for it, 75 while nothing is unsaved. Processes that this one starts take signals as
+if it did not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from . import unfinished
 from .errors import note
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -100,7 +102,10 @@ class Stop:
     def _end(self) -> None:
         for child in multiprocessing.active_children():
             child.kill()
-        os._exit(128 + (self.asked or 0))
+        usual = 128 + (self.asked or 0)
+        # torchrun takes any code but 0 for a crash, and says so by the usual one.
+        lone = not self.unsaved and self._parent is None
+        os._exit(unfinished.code(usual) if lone else usual)
 
 
 _stop: Stop | None = None

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..base import git
+from ..base import git, unfinished
 from ..base.errors import GradlabError, note
 from ..services import mounts, session, table
 from ..services.table import here
@@ -67,6 +67,11 @@ def run(
     status = show([sys.executable, "-m", "gradlab", *arguments], root, env, watch.look)
     if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise Ended("Stopped. Run this cell again to carry on from what was saved.")
+    if status == unfinished.CODE:
+        raise Ended(
+            "A job has stopped in time, and what it has done is saved. Run this cell again to "
+            "carry on; where the session is about to end, all cells of the next one."
+        )
     if status:
         raise Ended(f"gradlab {' '.join(arguments)}: see above. (exit status {status})")
 

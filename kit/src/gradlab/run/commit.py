@@ -38,6 +38,7 @@ def commit(
     job: Job, state: JobState, record: Record, place: Place, log: JobLog
 ) -> dict[str, Content]:
     """Put the outputs that were collected in their places; give them with their final versions."""
+    place.check_attempt()
     record.put(job.name, state)
     with log.busy("keeping its outputs"):
         settled = settle(job.name, state.contents, place) or state.contents
@@ -61,10 +62,13 @@ def recover(job: str, record: Record, place: Place, console: Console) -> None:
 
 def _succeeded(job: str, state: JobState, record: Record, place: Place, console: Console) -> None:
     """Note that a job's outputs are in their places, and remove its draft."""
+    place.check_attempt()
     # Where the machine's power fails, it is found to be committing, which is then repeated.
     record.put(job, replace(state, state="succeeded"), synced=False)
     # Not its copy on slow storage: what took its place may never be uploaded.
     clear(place.draft(job), console)
+    with suppress(OSError):
+        place.discard_earlier(job)
 
 
 def collect(
@@ -176,6 +180,7 @@ def settle(job: str, contents: Mapping[str, Content], place: Place) -> dict[str,
     """
     settled, draft, store = dict(contents), place.draft(job), place.datasets
     for name, content in contents.items():
+        place.check_attempt()
         written, box = draft / "outputs" / name, draft / "commit" / name
         if content.type == "volume" and not _settle_volume(written, place.volume(job, name)):
             return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..base import processes
+from ..base import processes, unfinished
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..engines.environment import on_this_machine
@@ -25,6 +25,10 @@ from .prepare import Prepared
 from .sources import Sources
 
 ACTIONS = ("script@v1", "container@v1", checkout.NAME, "s3-download@v1", "create-model@v1")
+
+
+class Unfinished(GradlabError):
+    """A job has stopped in time, what it has done is saved, and there is more to do."""
 
 
 def problem(job: Job, engine: Engine) -> str:
@@ -51,7 +55,10 @@ def execute(
     log: JobLog,
     stop: Stop,
 ) -> None:
-    """Do a job's action in a run; GradlabError where it fails or is ended by a signal."""
+    """Do a job's action in a run; GradlabError where it fails or is ended by a signal.
+
+    Raises Unfinished where it has stopped in time.
+    """
     job, folder, parameters = prepared.job, prepared.folder, prepared.parameters
 
     def call(command: Sequence[str], env: Mapping[str, str]) -> int:
@@ -75,6 +82,9 @@ def execute(
             status = _create_model(prepared, run, place, log)
     if status < 0 or stop.signal:
         raise GradlabError(f"ended by signal {stop.signal or -status}")
+    hidden = not status and unfinished.is_left(folder / "tmp" / unfinished.NAME)
+    if status == unfinished.CODE or hidden:
+        raise Unfinished("stopped in time, with more to do")
     if status:
         raise GradlabError(f"its exit status is {status}")
 

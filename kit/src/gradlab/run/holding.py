@@ -89,7 +89,7 @@ def attempt(stack: ExitStack, place: Place, name: str) -> bool:
     Not to be called while this process has it: closing a file takes all its locks away.
     """
     with ExitStack() as own:
-        lock = own.enter_context(_opened(place, _of(name)))
+        lock = own.enter_context(_opened(place, _of(place, name)))
         with lock.as_far_as_there_are_locks():
             if not _take_soon(lock):
                 return False
@@ -119,7 +119,7 @@ def wait(place: Place, name: str, console: Console, stop: Stop) -> None:
 
 def at_work(place: Place, jobs: Iterable[str]) -> list[str]:
     """Name the jobs that other processes do; not to be asked about one's own."""
-    return [name for name in jobs if _is_held(place, _of(name))]
+    return [name for name in jobs if _is_held(place, _of(place, name))]
 
 
 def whole_at_work(place: Place) -> bool:
@@ -131,8 +131,9 @@ def _is_held(place: Place, name: str) -> bool:
     return place.shared(name).is_held()
 
 
-def _of(job: str) -> str:
-    return f"jobs/{job}.lock"
+def _of(place: Place, job: str) -> str:
+    # Of its draft: a machine that was taken for dead may hold that of an earlier one.
+    return f"jobs/{place.numbered(job)}.lock"
 
 
 def _opened(place: Place, name: str) -> SharedLock:

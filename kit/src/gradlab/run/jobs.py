@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from ..base import folders, processes
+from ..base import folders, processes, unfinished
 from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..engines.protocol import Engine
 from ..spec.spec import FOLDER, Job
 from .commit import collect, commit, recover, remark
 from .decide import data_of, fingerprint, identities_of, inputs_of, key, reusable
-from .execute import execute
+from .execute import Unfinished, execute
 from .logs import Console, JobLog
 from .place import Place
 from .prepare import PATIENCE, kept, prepare
@@ -85,7 +85,7 @@ def do(
     except Failed as failed:
         return replace(failed.result, seconds=time.monotonic() - began)
     except Exception as error:
-        return Result(_ending(stop), time.monotonic() - began, message=_said(error))
+        return Result(_ending(stop, error), time.monotonic() - began, message=_said(error))
 
 
 def _told(
@@ -102,6 +102,7 @@ def _told(
         "GRADLAB_WORKFLOW": place.workflow,
         "GRADLAB_JOB_AT": f"{FOLDER / sources.spec.path.name}:{job.mark.line} (job {job.name})",
         "GRADLAB_DATA": json.dumps(data),
+        unfinished.ASKS: f"/tmp/{unfinished.NAME}",
     }
     if accept:
         told["GRADLAB_ACCEPT_CHANGES"] = "1"
@@ -126,7 +127,7 @@ def _logged(
     try:
         yield log
     except Exception as error:
-        ending, message, tail = _ending(stop), _said(error), tuple(log.tail)
+        ending, message, tail = _ending(stop, error), _said(error), tuple(log.tail)
         log.note(f"{ending}: {message}")
         raise Failed(Result(ending, message=log.mask.words(message), tail=tail)) from error
     finally:
@@ -136,8 +137,8 @@ def _logged(
                 _keep_log(job.name, place)
 
 
-def _ending(stop: Stop) -> str:
-    return "stopped" if stop.signal else "failed"
+def _ending(stop: Stop, error: Exception) -> str:
+    return "stopped" if stop.signal or isinstance(error, Unfinished) else "failed"
 
 
 def _said(error: Exception) -> str:

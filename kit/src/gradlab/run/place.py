@@ -3,7 +3,9 @@
 <kept>/workflows/<workflow>/                run-<number>.json, jobs/: the run's record
 <work>/workflows/<workflow>/logs/<job>.log
                             lock, begin.lock, jobs/<job>.lock
+                            attempts/<job>/                 as attempts.py says
        drafts/<workflow>/<job>/             what a job writes until it has succeeded
+                         <job>~<number>/    the same, where an earlier attempt may be alive
        volumes/<workflow>/<job>/<name>      volumes, for as long as the run lasts
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base import folders
+from ..base import files, folders
 from ..engines.protocol import DRAFTS
 from ..store import leases
 from ..store.backend import Backend
@@ -20,6 +22,7 @@ from ..store.belongings import Draft
 from ..store.datasets import Datasets
 from ..store.drafts import DraftCopies
 from ..store.shared import Keyed
+from . import attempts
 from .logs import Console
 
 
@@ -31,6 +34,7 @@ class Place:
     backend: Backend
     work: Path
     datasets: Datasets
+    attempt: attempts.Attempt | None = None  # this process's at a job, if it is numbered
 
     @property
     def is_apart(self) -> bool:
@@ -72,7 +76,26 @@ class Place:
 
     def draft(self, job: str) -> Path:
         """The folder in which a job works."""
-        return self.work / DRAFTS / self.workflow / job
+        return self.drafts / self.numbered(job)
+
+    @property
+    def drafts(self) -> Path:
+        """The folders in which the jobs work."""
+        return self.work / DRAFTS / self.workflow
+
+    def attempts(self, job: str) -> Path:
+        """The attempts at a job, where several machines may make some."""
+        return self.work / "workflows" / self.workflow / "attempts" / job
+
+    def numbered(self, job: str) -> str:
+        """Name a job, with the number of its draft where that is not the first."""
+        own = self.attempt and self.attempt.folder == self.attempts(job) and self.attempt
+        return attempts.name(job, own.draft if own else attempts.draft_of(self.attempts(job)))
+
+    def check_attempt(self) -> None:
+        """Raise GradlabError where another attempt has begun at what this process does."""
+        if self.attempt:
+            self.attempt.check()
 
     def copies(self, job: str, run: str, draft: Draft | None = None) -> DraftCopies:
         """The copies of a job's draft, for a local disk that may vanish."""
@@ -83,7 +106,16 @@ class Place:
     def discard_draft(self, job: str) -> None:
         """Forget what a job wrote and didn't finish."""
         folders.discard(self.draft(job))
+        self.discard_earlier(job)
         self.copies(job, "").discard()
+
+    def discard_earlier(self, job: str) -> None:
+        """Remove the drafts of attempts whose machines were taken for dead."""
+        own = self.numbered(job)
+        if own != job:
+            for name in files.names(self.drafts):
+                if name != own and (name == job or name.startswith(f"{job}~")):
+                    folders.discard(self.drafts / name)
 
     def forget_copy(self, job: str, run: str) -> None:
         """Forget the copy of what a job wrote in a run, which has its result."""

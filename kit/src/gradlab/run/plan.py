@@ -7,6 +7,7 @@ hours of training. Names that can't be used are errors of `gradlab check`, which
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def select(spec: Spec, name: str | None) -> list[Job]:
         if job in wanted:
             wanted.update(spec.jobs[job].needs)
     return [spec.jobs[job] for job in order if job in wanted]
+
+
+def alone(job: Job) -> Job:
+    """Give a job that waits for no other."""
+    return replace(job, needs=())
 
 
 def place_of(spec: Spec, root: Path, console: Console) -> Place:

@@ -98,6 +98,10 @@ class Repository:
         found.tree = tree.collect(self.root, there, self._sha256)
         return found
 
+    def digest(self) -> str:
+        """Give the SHA-256 of the working tree; GradlabError as above."""
+        return self.content().tree.digest
+
     def _sha256(self, path: str, state: os.stat_result) -> str:
         """Hash a file, once per run unless it has changed; one that changes just now each time."""
         now = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)

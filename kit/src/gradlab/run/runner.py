@@ -7,36 +7,28 @@ and what they have written stays for the next run. A job's `timeout` is not enfo
 unit is not documented.
 
 Exit codes: 0 all that was asked for succeeded, 1 a job failed, 2 a mistake in what was asked
-for, 128 + N ended by signal N.
+for, 75 a job has stopped in time and none failed: the same command carries on, 128 + N ended by
+signal N.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from graphlib import TopologicalSorter
-from types import FrameType
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from ..base import processes
 from ..base.errors import GradlabError
 from ..base.stop import Stop, Stopped
 from ..check import check
 from ..engines.protocol import Engine
-from ..services import machine, session
+from ..services import session
 from ..spec import spec as specs
 from ..spec.spec import Job
 from ..store.datasets import usable
-from ..store.shared import SharedLock
-from . import begin, end, holding, plan, sources
+from . import begin, end, holding, plan, schedule, sources, submission
 from .jobs import Result, do
 from .logs import Console
 from .place import Place
@@ -44,7 +36,7 @@ from .record import Record
 from .repository import Repository
 from .sources import Sources
 
-EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths"]
+EngineName = Literal["auto", "container", "bubblewrap", "machine", "paths", "slurm"]
 
 
 def run_command(
@@ -56,6 +48,7 @@ def run_command(
     fresh: bool = False,
     accept_changes: bool = False,
     dry_run: bool = False,
+    detach: bool = False,
 ) -> int:
     """Run a workflow of this project here; the same command carries on what was interrupted.
 
@@ -64,24 +57,30 @@ def run_command(
         job: Run this job only, with those that it needs.
         only: Do this one job of the run that is under way, beside those who do others of it.
         input: NAME=VALUE of an input of the workflow: a text, or a reference to a dataset.
-        engine: Where jobs run; auto takes the first of the others that works here.
+        engine: Where jobs run; auto takes the first of the others that works here. slurm hands them
+            to a cluster, as slurm.yaml says.
         fresh: Run all jobs from their beginning, whatever an earlier run has done: a job that goes
             on with its own dataset finds it as it was before the job first wrote to it.
         accept_changes: Carry on with what a job has left, or trained, although its text, inputs,
             code or data have changed since.
         dry_run: Show what would be done, and do nothing.
+        detach: With slurm: submit the jobs, and don't follow them to their end.
     """
     if job and only:
         raise GradlabError("--job and --only exclude each other")
     stop, console = Stop(), Console()
-    asked = Asked(job or only, only is not None, fresh, accept_changes, dry_run)
+    if engine == "slurm" and only:
+        raise GradlabError("--only is for the other engines: Slurm gets each job by itself")
+    if detach and engine != "slurm":
+        raise GradlabError("--detach is for --engine slurm")
+    asked = Asked(job or only, only is not None, fresh, accept_changes, dry_run, detach)
     try:
-        with _signals(stop):
+        with schedule.signals(stop):
             code = _run(name, asked, input, engine, console, stop)
     except Stopped:
         console.line(f"ended by signal {stop.signal}: the same command carries on from here")
         code = 128 + (stop.signal or 0)
-    return _leave(code)
+    return schedule.leave(code)
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ class Asked:
     fresh: bool
     accept: bool
     dry: bool
+    detach: bool
 
 
 def _run(
@@ -108,15 +108,53 @@ def _run(
     selected = plan.select(spec, asked.job)
     to_do = [job for job in selected if not asked.only or job.name == asked.job]
     place = plan.place_of(spec, root, console)
-    engine = plan.engine_for(spec, to_do, engine_name, console)
+    slurm = engine_name == "slurm"
+    engine = None if slurm else plan.engine_for(spec, to_do, engine_name, console)
     found = sources.find(spec, selected, inputs, Repository(root, place.folders))
+    if engine is None:
+        return _submit(selected, asked, found, place, console, stop)
     if asked.dry:
         _show(selected, to_do, asked, found, place, console)
         return 0
     with usable(place.backend):
+        _refuse_submitted(place)
         if asked.only:
             return _do_one(selected, asked, found, place, engine, console, stop)
         return _do_all(selected, asked, found, place, engine, console, stop)
+
+
+def _submit(
+    selected: Sequence[Job],
+    asked: Asked,
+    found: Sources,
+    place: Place,
+    console: Console,
+    stop: Stop,
+) -> int:
+    from .slurm import submit  # who has no cluster need not load it
+
+    with usable(place.backend):
+        options = (asked.fresh, asked.accept, asked.dry, asked.detach)
+        return submit.run(selected, found, place, *options, console, stop)
+
+
+def _refuse_submitted(place: Place) -> None:
+    """Raise GradlabError while machines of a cluster do the run's jobs."""
+    last = submission.current(place)
+    if last and last[2]:
+        from .slurm import client, states
+
+        if not client.is_here():
+            raise GradlabError(
+                f"the run {last[0].run} was submitted to a cluster, and this machine can't ask how "
+                f"it stands: give the command there, or first  gradlab stop {place.workflow}"
+            )
+        if any(each.lives for each in client.queue(states.comment(last[0]))):
+            raise GradlabError(
+                f"the run {last[0].run} is under way on a cluster: follow it by gradlab run "
+                f"{place.workflow} --engine slurm, or end it first: gradlab stop {place.workflow}"
+            )
+        submission.close(last[0], last[1], place)
 
 
 def _show(
@@ -154,7 +192,7 @@ def _do_all(
             turn = holding.turn(place, job.name, console, stop)
             return do(job, found, record, place, engine, asked.accept, console, stop, turn)
 
-        results = _run_all(selected, work, engine.parallel, lock, stop)
+        results = schedule.run_all(selected, work, engine.parallel, lock, stop)
         return _finish(results, True, found, record, place, console, stop)
 
 
@@ -185,7 +223,7 @@ def _do_one(
             turn = nullcontext()  # it has it already
             return do(job, found, record, place, engine, asked.accept, console, stop, turn)
 
-        results = _run_all([replace(job, needs=())], work, False, None, stop)
+        results = schedule.run_all([plan.alone(job)], work, False, None, stop)
     return _finish(results, False, found, record, place, console, stop)
 
 
@@ -202,86 +240,4 @@ def _finish(
     succeeded = all(result.succeeded for result in results.values())
     succeeded = succeeded and end.finish([*found.spec.jobs], alone, record, place, console)
     end.tell(results, succeeded, place, found.mask(), console)
-    if stop.signal:
-        return 128 + stop.signal
-    return 0 if succeeded else 1
-
-
-@contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    """Take the signals that end a run, but those that are ignored from the start."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop(number)
-
-    before = {number: signal.signal(number, handle) for number in processes.heeded()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _run_all(
-    selected: Sequence[Job],
-    work: Callable[[Job], Result],
-    parallel: bool,
-    lock: SharedLock | None,
-    stop: Stop,
-) -> dict[str, Result]:
-    """Do the jobs, each as soon as those that it needs have succeeded.
-
-    After a signal those are left that work on something that may be cut off, as by a kill.
-    """
-    sorter = TopologicalSorter({job.name: job.needs for job in selected})
-    sorter.prepare()
-    jobs, results = {job.name: job for job in selected}, dict[str, Result]()
-    running: dict[Future[Result], str] = {}
-    with _pool(machine.cpus() if parallel else 1, stop) as pool:
-        while sorter.is_active() and not stop.is_due():
-            for name in sorter.get_ready():
-                if reason := _reason_to_skip(jobs[name], results):
-                    results[name] = Result("skipped", message=reason)
-                    sorter.done(name)
-                else:
-                    running[pool.submit(work, jobs[name])] = name
-            if stop.signal and lock:
-                lock.say_ending()
-            for future in wait(running, 0.2, FIRST_COMPLETED).done:
-                name = running.pop(future)
-                results[name] = future.result()
-                sorter.done(name)
-    message = f"ended by signal {stop.signal}"
-    if running and stop.copying:
-        message += "; this machine has more of its outputs than the storage"
-    results |= {name: Result("stopped", message=message) for name in running.values()}
-    left = [name for name in jobs if name not in results]
-    return results | {name: Result("skipped", message="the run was ended") for name in left}
-
-
-@contextmanager
-def _pool(workers: int, stop: Stop) -> Iterator[ThreadPoolExecutor]:
-    """Give the threads in which jobs run; the main one waits meanwhile, also after a signal."""
-    pool = ThreadPoolExecutor(workers)
-    stop.raises = False
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        stop.raises = True
-
-
-def _reason_to_skip(job: Job, results: Mapping[str, Result]) -> str:
-    broken = [name for name in job.needs if not results[name].succeeded]
-    return f"it needs {', '.join(broken)}" if broken else ""
-
-
-def _leave(code: int) -> int:
-    """Give the exit code, or end with it at once where a thread is at work that was cut off."""
-    threads = set(threading.enumerate()) - {threading.main_thread()}
-    if code > 128 and not all(thread.daemon for thread in threads):
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
-        os._exit(code)
-    return code
+    return schedule.exit_code(results, succeeded, stop)

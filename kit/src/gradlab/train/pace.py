@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from ..base import unfinished
 from ..base.signals import Stop
 from .devices import World
 
@@ -39,7 +40,12 @@ class Pace:
         self._checked = time.monotonic()
         return stop
 
-    def exit_code(self) -> int:
-        """Give the exit code, as a shell does: a caller can tell a signal from the time's end."""
-        asked = self._world.share(self.asked or self._stop.asked)
-        return 128 + asked if asked else 0
+    def exit_code(self, finished: bool = True) -> int:
+        """Give the exit code, as a shell does: a caller can tell a signal from the time's end.
+
+        Where a supervisor asks for it, that of a run that is not `finished` is 75 in either case,
+        but for processes of torchrun, which takes any code but 0 for a crash.
+        """
+        asked, finished = self._world.share((self.asked or self._stop.asked, finished))
+        usual = 128 + asked if asked else 0
+        return unfinished.code(usual) if not finished and self._world.size == 1 else usual

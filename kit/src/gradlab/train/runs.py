@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from ..base import unfinished
 from ..base.errors import GradlabError, note, only_observing
 from ..base.files import exists, prepare, read_bytes, write_durably
 from ..base.retries import SHORT, retry
@@ -200,6 +201,7 @@ class Run:
                 f"{self.step:,}: the steps after it will be done again.",
                 exit_code=1,
             )
+        unfinished.note(str(self.kept))
         note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
 
     def _close(self) -> bool:
@@ -255,6 +257,7 @@ def open_run(
 
 def _open(place: Location, key: str, options: Options, sources: Sources) -> Run:
     places.lock(place, key, options.name)
+    unfinished.begin(place.backend.where(key))
     _lay(place, key, options.fresh)
     run = Run(place, key, sources, options.save_seconds)
     if not run.resume(options):

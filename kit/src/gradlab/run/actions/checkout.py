@@ -26,7 +26,7 @@ def code(job: Job, event: Mapping[str, str], repository: Repository) -> str:
     Raises GradlabError where git can't tell what belongs to it.
     """
     taken = takes_working_tree(job, event, repository)
-    return repository.content().tree.digest if taken else ""
+    return repository.digest() if taken else ""
 
 
 def takes_working_tree(job: Job, event: Mapping[str, str], repository: Repository) -> bool:

@@ -1,0 +1,1 @@
+"""Slurm: one of its jobs for each job of a workflow that has to run."""
