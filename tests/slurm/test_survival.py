@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ..lab import descendants
-from ..workflow.conftest import Project, wait_for
+from ..workflow.conftest import HAS_BUBBLEWRAP, Project, wait_for
 from .cluster import Cluster, until
 from .conftest import counted, counting, ended, is_counted, job, run, started, submitted, tell
 from .ways import WAYS, where
@@ -21,10 +21,14 @@ CUTS = int(os.environ.get("CUTS", "4"))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["paths", "bubblewrap"])
 @pytest.mark.parametrize("way", WAYS)
 def test_whatever_ends_a_job_it_is_carried_on_by_itself(
-    project: Project, cluster: Cluster, way: str
+    project: Project, cluster: Cluster, way: str, engine: str
 ) -> None:
+    if engine == "bubblewrap" and not HAS_BUBBLEWRAP:
+        pytest.skip("bubblewrap is not installed")
+    (project.root / "slurm.yaml").write_text(f"C5: {{cpus: 1, engine: {engine}}}\n")
     counting(project, 60)
     runner = started(project, lambda: len(counted(project)) > 10, "the first numbers")
     WAYS[way](cluster)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ..conftest import generate
+from ..kit import paths
 from ..lab import Lab, descendants
 from ..test_own_workflows import newest, sha
 from .cluster import Cluster, until
@@ -43,6 +44,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         r"instance-type: (\S+)", (project / ".gradient/workflows/train.yaml").read_text()
     )
     rows = [f"{each}: {{cpus: 1, engine: paths}}\n" for each in sorted(set(kind))]
+    rows.append("two: {nodes: 2, cpus: 1, engine: paths}\n")
     (project / "slurm.yaml").write_text("".join(rows))
     return project
 
@@ -89,3 +91,38 @@ def test_a_workflow_that_is_cut_off_ends_with_the_same_bytes(
         assert len(list((lab.storage / "datasets" / f"{lab.package}-{dataset}").glob("v*"))) == 1
     assert len(list((lab.storage / "models" / lab.package).glob("*.json"))) == 1
     shutil.rmtree(lab.storage)
+
+
+GANG = """\
+jobs:
+  train:
+    resources: {instance-type: two}
+    outputs: {run: {type: dataset, with: {ref: run}}}
+    env: {GRADLAB_STORAGE: /outputs/run, PYTHONPATH: SRC, OMP_NUM_THREADS: "1"}
+    uses: script@v1
+    with:
+      image: bash:5
+      script: torchrun -m PACKAGE train --name train --workers 0 --epochs 20
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [None, "requeued", "lost"])
+def test_torchrun_is_a_gang_of_all_machines(
+    small: Path, tmp_path: Path, cluster: Cluster, cut: str | None
+) -> None:
+    """It ends with the bytes of the same number of processes on one machine."""
+    plain = Lab(small, tmp_path / "plain", small=["--epochs", "20", "--workers", "0"])
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+    plain.run(*launcher, plain.package, "train", "--name", "train", *plain.small)
+    lab = Lab(small, tmp_path / "storage", {"SLURM_CONF": cluster.env["SLURM_CONF"]})
+    text = GANG.replace("SRC", paths(small / "src")).replace("PACKAGE", lab.package)
+    (small / ".gradient/workflows/gang.yaml").write_text(text)
+    runner = lab.start("gradlab", "run", "gang", "--engine", "slurm")
+    metrics = lab.storage / "drafts/gang/train/outputs/run/runs/train/metrics.jsonl"
+    if cut:
+        until(lambda: metrics.exists() and metrics.stat().st_size > 2000, "the first steps", 120)
+        WAYS[cut](cluster)
+    output, _ = runner.communicate(timeout=400)
+    assert runner.returncode == 0, output
+    assert sha(newest(lab, "run") / "runs/train/model.safetensors") == plain.sha("train")

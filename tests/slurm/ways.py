@@ -9,8 +9,9 @@ from .cluster import Cluster, until
 
 
 def where(cluster: Cluster) -> str:
-    """Name the node on which a job runs, "" for none."""
-    return next((node for _, _, state, node in cluster.queue() if state == "RUNNING"), "")
+    """Name the node on which a job runs, the last where it has all of them, "" for none."""
+    node = next((node for _, _, state, node in cluster.queue() if state == "RUNNING"), "")
+    return cluster.nodes[-1] if "[" in node else node
 
 
 def preempted(cluster: Cluster) -> None:

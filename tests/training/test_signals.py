@@ -15,7 +15,9 @@ import pytest
 
 from gradlab.base.signals import MOMENT
 
+from .. import warm
 from ..lab import SMALL, Lab, descendants
+from ..services.processes import is_running
 
 # Times are of a busy machine: what is heeded takes a second or two.
 SOON = 30.0
@@ -215,6 +217,24 @@ def test_workers_die_with_a_parent_that_is_killed(slowed: Slowed, started: Proce
 def torchrun(lab: Lab) -> subprocess.Popen[str]:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     return lab.start(*launcher, lab.package, "train", *SMALL, "--epochs", "999", "--workers", "1")
+
+
+@pytest.mark.slow
+def test_no_process_waits_for_a_torchrun_that_was_killed_while_they_start(
+    lab: Lab, started: Processes
+) -> None:
+    """They have not looked at who started them yet, and would wait for two hours."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = (*launcher, lab.package, "train", *SMALL, "--workers", "0")
+    process = warm.cold(command, lab.project, lab.environment())
+    started.append(process)
+    until(lambda: len(descendants(process.pid)) >= 2, process)
+    family = descendants(process.pid)
+    process.kill()
+    end = time.monotonic() + 60
+    while any(map(is_running, family)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def one_rank(process: subprocess.Popen[str], number: int) -> None:

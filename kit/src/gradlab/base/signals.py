@@ -40,7 +40,7 @@ class Stop:
         self.asked: int | None = None
         self.unsaved = False
         self._at = 0.0
-        self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._parent = _torchrun() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._orphaned: float | None = None
 
     def check(self) -> None:
@@ -90,7 +90,8 @@ class Stop:
 
     def _look(self) -> None:
         now = time.monotonic()
-        if self._parent and self._orphaned is None and os.getppid() != self._parent:
+        gone = self._parent is not None and os.getppid() != self._parent
+        if gone and self._orphaned is None:
             # Nobody would end the processes that wait for one that has died.
             self._orphaned = now
             self._ask(signal.SIGTERM)
@@ -106,6 +107,21 @@ class Stop:
         # torchrun takes any code but 0 for a crash, and says so by the usual one.
         lone = not self.unsaved and self._parent is None
         os._exit(unfinished.code(usual) if lone else usual)
+
+
+def _torchrun() -> int:
+    """Give the process that started this one, 0 where it has gone already: then another took over.
+
+    torchrun is a Python; what takes over from it is the system, a cluster's or a job's supervisor.
+    """
+    parent = os.getppid()
+    with suppress(OSError):
+        if not os.path.basename(os.readlink(f"/proc/{parent}/exe")).startswith("python"):
+            return 0
+        with open(f"/proc/{parent}/cmdline", "rb") as file:
+            if b"import supervisor as s" in file.read():
+                return 0
+    return parent
 
 
 _stop: Stop | None = None

@@ -210,8 +210,8 @@ def _processes() -> Iterator[Process]:
 
 
 def _minds(pid: int, number: int) -> bool:
-    """Tell whether a process catches or ignores a signal, so that it does not die of it."""
-    return _has(pid, "SigCgt", number) or _has(pid, "SigIgn", number)
+    """Tell whether a process catches, ignores or blocks a signal, so that it does not die of it."""
+    return any(_has(pid, mask, number) for mask in ("SigCgt", "SigIgn", "SigBlk"))
 
 
 def _has(pid: int, mask: str, number: int) -> bool:

@@ -17,6 +17,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from . import gang
+
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SHEBANG = re.compile(rb"#!.*?(/\S+/python[\d.]*)|'''exec' \"?(/[^\n\"]+/python[\d.]*)")
 
@@ -42,6 +44,9 @@ def make(folder: Path, seen: str) -> None:
         _also(f"{programs}/.run", f"{programs}/{name}")
     for name in ("pip", "pip3", f"pip{VERSION}"):
         _also(f"{programs}/.pip", f"{programs}/{name}")
+    if lines := gang.torchrun(f"{seen}/bin/python"):
+        (programs / "torchrun").unlink(missing_ok=True)
+        _write_program(programs / "torchrun", lines)
 
 
 def _write_program(path: Path, line: str) -> None:

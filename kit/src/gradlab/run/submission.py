@@ -3,6 +3,7 @@
     <work>/workflows/<workflow>/submissions/<id>/
         submission.json    the run, its jobs and inputs, and of which code it is
         .gradient/workflows/<name>.yaml, pyproject.toml    as they were
+        spec.json          what the workflow says: thousands of jobs are read in a moment
         secrets.json       values of secrets, readable by its owner only, until the run ends
         stopped            there once nothing of it is to go on
 
@@ -29,8 +30,7 @@ from ..base.errors import GradlabError
 from ..engines.environment import passed_on
 from ..services import session
 from ..spec import credentials
-from ..spec.reader import read
-from ..spec.spec import FOLDER, Job, Spec, parse
+from ..spec.spec import FOLDER, Job, Spec, from_json, to_json
 from ..store import location, sealed
 from ..store.datasets import Datasets
 from ..store.records import Records
@@ -41,7 +41,8 @@ from .record import Content, Record
 from .repository import Repository
 from .sources import Sources
 
-FILE, SECRETS, STOPPED = "submission.json", "secrets.json", "stopped"
+FILE, SPEC = "submission.json", "spec.json"
+SECRETS, STOPPED = "secrets.json", "stopped"
 # Each machine has its own.
 NOT_TAKEN_ALONG = re.compile(r"GRADLAB_SESSION_MINUTES|GRADLAB_JOB\w*|CUDA_\w+|NVIDIA_\w+")
 SAYS = "which says what of a run was submitted"
@@ -78,7 +79,7 @@ class Submission:
 
     def spec(self, folder: Path) -> Spec:
         """Read the workflow as it was, which was checked then."""
-        return parse(read(folder / FOLDER / self.workflow))
+        return from_json(json.loads(files.read_text(folder / SPEC)), folder / FOLDER)
 
     def sources(self, spec: Spec, job: Job, folder: Path) -> Sources:
         """Give what a job takes; GradlabError where a secret is not at hand."""
@@ -91,7 +92,7 @@ class Submitted(Repository):
     """The project's repository as it was when a run was submitted: nothing of it is read."""
 
     def __init__(self, folder: Path, submission: Submission) -> None:
-        super().__init__(folder, [folder])
+        self.root, self.storage, self.tracked = folder, [], False
         self.url, self._head, self._tree = submission.url, submission.head, submission.tree
 
     def commit(self, ref: str) -> str:
@@ -132,6 +133,7 @@ def make(
     folder = folder_of(place, submission.id)
     (folder / FOLDER).mkdir(parents=True, mode=0o700)
     shutil.copyfile(sources.spec.path, folder / FOLDER / submission.workflow)
+    (folder / SPEC).write_text(json.dumps(to_json(sources.spec), default=str), "utf-8")
     with suppress(FileNotFoundError):
         shutil.copyfile(root / "pyproject.toml", folder / "pyproject.toml")
     _keep_secrets(folder / SECRETS, sources.secrets)

@@ -10,12 +10,13 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from ..base.errors import GradlabError
 from ..base.terminal import printable
+
+if TYPE_CHECKING:
+    import yaml
 
 LONGEST_LINE = 400
 
@@ -86,6 +87,8 @@ class Document:
 
     def written(self, *keys: str | int) -> str:
         """Give the scalar at `keys` as it stands in the file, or "" where there is none."""
+        import yaml  # takes longer than all else here, and is loaded by who has read a document
+
         found = self._way(keys)
         whole = bool(found) and len(found) == len(keys)
         return found[-1][1].value if whole and isinstance(found[-1][1], yaml.ScalarNode) else ""

@@ -7,7 +7,7 @@ document that `check` found free of errors the spec is complete.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,33 @@ def _port(name: str, data: Any, mark: Mark) -> Port:
         mark=mark,
         optional=data.get("optional") is True,
     )
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """Give a spec as plain data, but for dates, which are texts to whoever writes them as JSON."""
+    return asdict(spec) | {"path": spec.path.name}
+
+
+def from_json(data: dict[str, Any], folder: Path) -> Spec:
+    """Give the spec that was made plain data; its file lies in a folder."""
+    jobs = {name: _job_from(job) for name, job in data["jobs"].items()}
+    inputs = _ports_from(data["inputs"])
+    return Spec(**{**data, "path": folder / data["path"], "jobs": jobs, "inputs": inputs})
+
+
+def _job_from(data: dict[str, Any]) -> Job:
+    ports = {name: _ports_from(data[name]) for name in ("inputs", "outputs")}
+    return Job(**{**data, **ports, "needs": tuple(data["needs"]), "mark": Mark(**data["mark"])})
+
+
+def _ports_from(data: dict[str, Any]) -> dict[str, Port]:
+    return {name: _port_from(port) for name, port in data.items()}
+
+
+def _port_from(data: dict[str, Any]) -> Port:
+    found = data["source"]
+    source = (found[0], found[1]) if found else None
+    return Port(**{**data, "source": source, "mark": Mark(**data["mark"])})
 
 
 def source(text: str) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from types import FrameType
 
 from ...base import unfinished
 from ...base.errors import GradlabError, note
+from ...engines import gang
 from .. import submission, worker
 from . import client
 
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
 
     # The script ignored it up to here. Without a handler it would end this process at once.
     signal.signal(signal.SIGTERM, tell)
+    os.environ[gang.WANTED] = "1"
     folder, job = arguments
     code = worker.job_command(Path(folder), job)
     number = os.environ.get("SLURM_JOB_ID", "")

@@ -37,6 +37,7 @@ KEYS = {
     "account": (r"[\w.@-]+", "the name of an account", "--account={}"),
     "qos": (r"[\w.-]+", "the name of a quality of service", "--qos={}"),
     "constraint": (r"[\w.&|*\[\]()-]+", "features of a machine", "--constraint={}"),
+    "nodes": (r"[1-9]\d*", "a number of machines", "--nodes={}"),
     "engine": (r"auto|container|bubblewrap|paths", "auto, container, bubblewrap or paths", ""),
 }
 
@@ -55,7 +56,8 @@ class Row:
     def options(self) -> list[str]:
         """Give sbatch's options."""
         found = [KEYS[key][2].format(value) for key, value in self.values.items() if KEYS[key][2]]
-        return [*found, f"--signal=B:TERM@{self.margin()}"]
+        each = ["--ntasks-per-node=1"] * ("nodes" in self.values)
+        return [*found, *each, f"--signal=B:TERM@{self.margin()}"]
 
     def margin(self) -> int:
         """Give the seconds before the time limit at which the job is told to save."""
@@ -114,7 +116,13 @@ def _row(document: Document, name: str) -> Row:
     data = document.data[name]
     if not isinstance(data, dict):
         raise _wrong(document, "what a machine is has to be a mapping", f"{name}: {EXAMPLE}", name)
-    return Row({key: _value(document, name, key) for key in data})
+    row = Row({key: _value(document, name, key) for key in data})
+    if row.values.get("nodes", "1") != "1" and row.engine != "paths":
+        message = (
+            f"`nodes: {row.values['nodes']}` needs the engine paths, for no other reaches Slurm"
+        )
+        raise _wrong(document, message, "write `engine: paths` beside it", name, "nodes")
+    return row
 
 
 def _value(document: Document, name: str, key: str) -> str:
