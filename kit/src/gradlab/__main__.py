@@ -1,5 +1,5 @@
 """The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, job,
-datasets, compare, setup, submit."""
+datasets, compare, setup, submit, export."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ MODULES = {
     "compare": "train.compare",
     "setup": "remote.gradient.setup",
     "submit": "remote.gradient.submit",
+    "export": "remote.argo.export",
 }
 
 

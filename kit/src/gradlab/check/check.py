@@ -1,5 +1,7 @@
 """`gradlab check`: what is wrong with a workflow file, before the service is asked.
 
+A manifest of Argo's, which `gradlab export` makes, is looked at by rules of its own.
+
 Promises: each finding names file, line and column, its rule, what is wrong and what would do; what
 works on the service is never an error.
 """
@@ -18,6 +20,7 @@ from ..spec.reader import read
 from ..spec.spec import FOLDER, Spec, parse, workflow_files
 from .findings import Finding, Format, finding, render
 from .registry import RULES, apply
+from .rules import argo
 from .rules.structure import structure
 
 __all__ = ["RULES", "Finding", "check", "check_command", "load"]
@@ -25,7 +28,7 @@ __all__ = ["RULES", "Finding", "check", "check_command", "load"]
 
 def check(path: Path) -> list[Finding]:
     """Give all that is wrong with a workflow file, in the order of its lines."""
-    return _examine(path)[0]
+    return _examine(path, manifests=True)[0]
 
 
 def load(path: Path) -> Spec:
@@ -37,13 +40,16 @@ def load(path: Path) -> Spec:
     return spec
 
 
-def _examine(path: Path) -> tuple[list[Finding], Spec | None]:
+def _examine(path: Path, manifests: bool = False) -> tuple[list[Finding], Spec | None]:
     try:
         document = read(path)
     except SpecError as error:
         return [finding(path, error.problem)], None
     spec = parse(document)
-    problems = chain(document.problems, structure(document), apply(spec, document))
+    if manifests and argo.is_manifest(document):
+        problems = chain(document.problems, argo.problems(document))
+    else:
+        problems = chain(document.problems, structure(document), apply(spec, document))
     return sorted({finding(path, problem) for problem in problems}), spec
 
 
@@ -51,6 +57,8 @@ def check_command(
     files: tyro.conf.Positional[tuple[Path, ...]] = (), format: Format = "text"
 ) -> int:
     """Check Gradient Workflow files: exit code 0, 1 for errors, 2 for files that can't be read.
+
+    Manifests of Argo Workflows, such as gradlab export makes, are checked by rules of their own.
 
     Args:
         files: The files; without any, all workflows of this project.

@@ -53,15 +53,21 @@ def join(
     fresh: bool,
     console: Console,
     dry: bool = False,
+    known_as: str = "",
 ) -> Record | None:
     """Join the run that is under way to do one job of it, or begin one if there is none.
 
-    None where the last run has finished and what the job did there still holds. Raises
-    GradlabError where a job that it needs has not succeeded.
+    None where the last run has finished and what the job did there still holds; with another
+    engine's id for the run, where that very run has finished. Raises GradlabError where a job that
+    it needs has not succeeded.
     """
     last = _last(place, console, dry)
     ended = last is None or fresh or _has_ended(last, place, console)
-    if last and ended and not fresh and _stands([*needed, job], last, sources, place):
+    if last and ended and not fresh and known_as and last.run.known_as == known_as:
+        console.line(f"[{job.name}] is done, and so is the run {last.run.id}")
+        return None
+    looks = not fresh and not known_as
+    if last and ended and looks and _stands([*needed, job], last, sources, place):
         console.line(
             f"[{job.name}] is done, in the run {last.run.id} of {last.run.started}: neither it "
             "nor what it reads has changed (--fresh begins a new run)"
@@ -73,6 +79,7 @@ def join(
         _refuse_while_others(sources, place, dry, whole=fresh)
     record = _resumed(last, console) if last and not ended else Record(place.backend, place.record)
     record.run.fresh = record.run.fresh or fresh
+    record.run.known_as = known_as or record.run.known_as
     before = place.workflow if fresh else None
     look_up([*needed, job], record.run, sources, place.datasets, console, before)
     for other in needed:

@@ -61,6 +61,7 @@ class Run:
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     started: str = field(default_factory=lambda: time.strftime(UTC, time.gmtime()))
     finished: bool = False
+    known_as: str = ""  # the id that another engine, such as Argo, knows it by
     fresh: bool = False  # its trainings start over, too
     datasets: dict[str, str | None] = field(default_factory=dict)  # reference -> NAME:VERSION
     digests: dict[str, str] = field(default_factory=dict)  # reference -> SHA-256 of its files

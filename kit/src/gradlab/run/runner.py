@@ -43,6 +43,7 @@ def run_command(
     name: Annotated[str, tyro.conf.Positional],
     job: str | None = None,
     only: str | None = None,
+    run_id: str = "",
     input: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     engine: EngineName = "auto",
     fresh: bool = False,
@@ -56,6 +57,8 @@ def run_command(
         name: Of .gradient/workflows/NAME.yaml.
         job: Run this job only, with those that it needs.
         only: Do this one job of the run that is under way, beside those who do others of it.
+        run_id: With --only: an id by which another engine knows the run. Jobs of one id are jobs of
+            one run; the first of another id begins a new one, unless the last was interrupted.
         input: NAME=VALUE of an input of the workflow: a text, or a reference to a dataset.
         engine: Where jobs run; auto takes the first of the others that works here. slurm hands them
             to a cluster, as slurm.yaml says.
@@ -69,11 +72,13 @@ def run_command(
     if job and only:
         raise GradlabError("--job and --only exclude each other")
     stop, console = Stop(), Console()
+    if run_id and not only:
+        raise GradlabError("--run-id is for --only: it says of which run that job is")
     if engine == "slurm" and only:
         raise GradlabError("--only is for the other engines: Slurm gets each job by itself")
     if detach and engine != "slurm":
         raise GradlabError("--detach is for --engine slurm")
-    asked = Asked(job or only, only is not None, fresh, accept_changes, dry_run, detach)
+    asked = Asked(job or only, only is not None, run_id, fresh, accept_changes, dry_run, detach)
     try:
         with schedule.signals(stop):
             code = _run(name, asked, input, engine, console, stop)
@@ -89,6 +94,7 @@ class Asked:
 
     job: str | None  # with those that it needs
     only: bool  # without them
+    run_id: str
     fresh: bool
     accept: bool
     dry: bool
@@ -168,7 +174,8 @@ def _show(
     record: Record | None
     if asked.only:
         needed = [job for job in selected if job not in to_do]
-        record = begin.join(to_do[0], needed, found, place, asked.fresh, console, dry=True)
+        options = (asked.fresh, console, True, asked.run_id)
+        record = begin.join(to_do[0], needed, found, place, *options)
     else:
         record = begin.whole(selected, found, place, asked.fresh, console, dry=True)
     if record:
@@ -207,10 +214,11 @@ def _do_one(
 ) -> int:
     (job,) = (job for job in selected if job.name == asked.job)
     needed, fresh = [other for other in selected if other is not job], asked.fresh
+    id = asked.run_id
     with ExitStack() as stack:
         while True:
             with holding.beginning(place):
-                record = begin.join(job, needed, found, place, fresh, console)
+                record = begin.join(job, needed, found, place, fresh, console, known_as=id)
                 if record is None:
                     return 0
                 # Taken before anybody else may end the run.

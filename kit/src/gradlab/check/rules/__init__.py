@@ -10,3 +10,4 @@ from . import scripts as scripts
 from . import service as service
 from . import origins as origins
 from . import secrets as secrets
+from . import argo as argo

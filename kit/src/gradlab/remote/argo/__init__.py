@@ -1,0 +1,1 @@
+"""A workflow as an Argo Workflow, for a Kubernetes cluster."""
