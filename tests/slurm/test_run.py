@@ -107,6 +107,7 @@ def test_the_command_given_again_follows_what_lives(project: Project, cluster: C
     assert "--fresh would end" in project.fails(2, "run", "train", "--engine", "slurm", "--fresh")
     runner = project.start("run", "train", "--engine", "slurm")
     wait_for(runner, "0 jobs submitted, 1 adopted")
+    wait_for(runner, "[job] running")
     # Ctrl-C leaves the job alone.
     runner.send_signal(signal.SIGINT)
     assert "The jobs go on by themselves" in ended(runner, 128 + signal.SIGINT)
