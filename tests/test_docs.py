@@ -46,6 +46,8 @@ GRADIENT += "test_the_readme_leads_from_a_fresh_project_to_a_run_on_gradient"
 INSTALLED = "tests/gradient/test_cli.py::test_the_command_of_the_message_works_when_pasted"
 UPDATED = "tests/test_updates.py::"
 UPDATED += "test_an_update_keeps_your_edits_and_takes_up_those_of_the_kit"
+CLUSTER = "tests/slurm/test_run.py::test_"
+ADOPTED = f"{CLUSTER}the_command_given_again_follows_what_lives"
 ELSEWHERE = {
     "cookiecutter gh:org/cookiecutter-gradient-colab": (
         "tests/test_use.py::test_the_template_is_used_from_git_at_a_tag"
@@ -62,6 +64,13 @@ ELSEWHERE = {
     "gradlab run sweep": (
         "tests/test_own_workflows.py::test_the_sweep_keeps_the_best_model_and_shows_the_comparison"
     ),
+    "gradlab run train --engine slurm": (
+        f"{CLUSTER}jobs_read_what_was_submitted_and_no_secret_lies_about"
+    ),
+    "gradlab run train --engine slurm --detach": ADOPTED,
+    "gradlab status train": ADOPTED,
+    "gradlab stop train": f"{CLUSTER}a_run_that_is_stopped_saves_and_is_carried_on",
+    "gradlab logs train --follow": f"{CLUSTER}logs_are_followed_to_the_end",
     "torchrun --nproc-per-node 2 -m my_model train": (
         "tests/training/test_distributed.py::"
         "test_two_processes_resumed_by_two_end_with_the_same_bytes"

@@ -141,9 +141,9 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def end(self, name: str) -> None:
-        """Kill a daemon: `slurmctld`, as if its machine had lost its power."""
-        self.started[name].kill()
+    def end(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End a daemon; a controller that is killed forgets the jobs of the last seconds."""
+        self.started[name].send_signal(number)
         self.started[name].wait()
 
     def ask(self, *command: str) -> str:
@@ -208,6 +208,9 @@ class Cluster:
         self.ask("scancel", "--full", "--signal=KILL", "--me")
         self.ask("scancel", "--me")
         until(lambda: not self.queue(), "the end of all jobs", 40)
+        for name in self.nodes:
+            if self.state(name) != "idle":
+                self.ask("scontrol", "update", f"NodeName={name}", "State=RESUME")
 
     def stop(self) -> None:
         """End all of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -106,6 +107,7 @@ def test_the_command_given_again_follows_what_lives(project: Project, cluster: C
     assert "--fresh would end" in project.fails(2, "run", "train", "--engine", "slurm", "--fresh")
     runner = project.start("run", "train", "--engine", "slurm")
     wait_for(runner, "0 jobs submitted, 1 adopted")
+    wait_for(runner, "[job] running")
     # Ctrl-C leaves the job alone.
     runner.send_signal(signal.SIGINT)
     assert "The jobs go on by themselves" in ended(runner, 128 + signal.SIGINT)
@@ -179,3 +181,28 @@ def test_what_makes_nothing_twice_is_given_up(project: Project) -> None:
         next(project.storage.glob("workflows/train/submissions/*/job.out")).read_text()
     )
     assert "job failed" in output
+
+
+LOSES_ITS_ANSWER = """\
+#!/bin/sh
+{real} "$@" || exit
+[ -e {once} ] && exit
+touch {once}
+echo "sbatch: error: Batch job submission failed: Unable to contact slurm controller" >&2
+exit 1
+"""
+
+
+def test_an_answer_of_slurm_that_is_lost_submits_nothing_twice(
+    project: Project, tmp_path: Path
+) -> None:
+    programs, runs = tmp_path / "programs", project.root / "runs"
+    programs.mkdir()
+    text = LOSES_ITS_ANSWER.format(real=shutil.which("sbatch"), once=tmp_path / "once")
+    (programs / "sbatch").write_text(text)
+    (programs / "sbatch").chmod(0o755)
+    project.env["PATH"] = f"{programs}:{project.env['PATH']}"
+    project.workflow(f"    jobs:{job(f'echo x >> {runs}; sleep 3; echo x > /outputs/out/x')}\n")
+    run(project)
+    assert (tmp_path / "once").exists()
+    assert runs.read_text() == "x\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -34,8 +35,8 @@ def lost(cluster: Cluster) -> None:
 
 
 def restarted(cluster: Cluster) -> None:
-    """Kill the controller, and start it again."""
-    cluster.end("slurmctld")
+    """End the controller, and start it again."""
+    cluster.end("slurmctld", signal.SIGTERM)
     time.sleep(1)
     cluster.start_controller()
     until(cluster.queue, "the controller", 40)

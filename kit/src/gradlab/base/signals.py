@@ -115,12 +115,11 @@ def _torchrun() -> int:
     torchrun is a Python; what takes over from it is the system, a cluster's or a job's supervisor.
     """
     parent = os.getppid()
-    with suppress(OSError):
-        if not os.path.basename(os.readlink(f"/proc/{parent}/exe")).startswith("python"):
+    with suppress(OSError), open(f"/proc/{parent}/cmdline", "rb") as file:
+        words = file.read()
+        is_python = os.path.basename(words.partition(b"\0")[0]).startswith(b"python")
+        if not is_python or b"import supervisor as s" in words:
             return 0
-        with open(f"/proc/{parent}/cmdline", "rb") as file:
-            if b"import supervisor as s" in file.read():
-                return 0
     return parent
 
 

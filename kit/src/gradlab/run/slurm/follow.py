@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...base.errors import GradlabError
-from ...base.stop import Stop, Stopped
+from ...base.stop import Stop
 from ...spec.spec import Spec
 from .. import end, schedule, submission
 from ..logs import Console
@@ -62,18 +62,14 @@ def to_the_end(known: Submission, folder: Path, place: Place, console: Console, 
     spec = known.spec(folder)
     logs = {name: Log(place.log(name), _size(place.log(name))) for name in known.jobs}
     shown: dict[str, State] = {}
-    try:
-        while True:
-            began = time.monotonic()
-            record, now = look(known, spec, place)
-            _show(shown, now, logs, console)
-            shown = now
-            if all(state.is_over for state in now.values()):
-                return finish(known, folder, now, record, place, console, stop)
-            time.sleep(PAUSE + SHARE * (time.monotonic() - began))
-    except Stopped:
-        console.line(ways(place.workflow))
-        raise
+    while True:
+        began = time.monotonic()
+        record, now = look(known, spec, place)
+        _show(shown, now, logs, console)
+        shown = now
+        if all(state.is_over for state in now.values()):
+            return finish(known, folder, now, record, place, console, stop)
+        time.sleep(PAUSE + SHARE * (time.monotonic() - began))
 
 
 def look(known: Submission, spec: Spec, place: Place) -> tuple[Record, dict[str, State]]:

@@ -14,7 +14,7 @@ from ..record import Record
 from ..submission import Submission
 from .client import Queued
 
-RESULTS = {"succeeded": "ran", "failed": "failed", "stopped": "stopped"}
+RESULTS = {"succeeded": "ran", "failed": "failed", "stopped": "stopped", "gone": "stopped"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _of(
         return State(last.ended, "with more to do" * (last.ended == "stopped"))
     if queued:
         return State("failed", f"Slurm says {queued.state}, job {queued.id}")
-    return State("gone", "Slurm does not know it")
+    return State("gone", "Slurm has forgotten it: the same command submits it again")
 
 
 def results(states: Mapping[str, State], record: Record, place: Place) -> dict[str, Result]:

@@ -17,7 +17,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from ...base.errors import GradlabError
-from ...base.stop import Stop
+from ...base.stop import Stop, Stopped
 from ...engines.paths import Paths
 from ...spec.spec import FOLDER, Job, Spec
 from .. import begin, decide, end, holding, plan, schedule, submission
@@ -80,7 +80,11 @@ def run(
     if detach:
         console.line(follow.ways(place.workflow))
         return 0
-    return follow.to_the_end(known, folder, place, console, stop)
+    try:
+        return follow.to_the_end(known, folder, place, console, stop)
+    except Stopped:
+        console.line(follow.ways(place.workflow))
+        raise
 
 
 def _adopted(
