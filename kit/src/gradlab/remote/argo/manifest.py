@@ -22,7 +22,7 @@ from .table import Row
 API = "argoproj.io/v1alpha1"
 GRACE = 120  # seconds that a job has to save once its pod is told to end
 KEPT = 7 * 24 * 3600  # seconds for which Argo lists a workflow that has succeeded
-RUN_ID = "GRADLAB_RUN_ID"
+UID = "WORKFLOW_UID"
 # A pod that was drained, preempted or deleted, and what stopped in time, goes on. A job's own
 # failure does not, nor one for which there was too little memory, nor code that can't be had.
 RETRIED = (
@@ -202,7 +202,7 @@ def _clone(image: str, export: Export) -> dict[str, Any]:
 
 
 def _env(job: Job, export: Export) -> list[dict[str, Any]]:
-    values = ENV | export.storage.env() | {RUN_ID: "{{workflow.uid}}"}
+    values = ENV | export.storage.env() | {UID: "{{workflow.uid}}"}
     found: list[dict[str, Any]] = [{"name": name, "value": text} for name, text in values.items()]
     for name in sorted(secrets_of(job, export.spec)):
         found.append(_of_secret(credentials.variable(name), export.secret, name))
