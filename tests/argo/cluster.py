@@ -121,7 +121,10 @@ class Workflow:
         return "\n".join(f"{pod}\n{pod.log}" for pod in self.pods)
 
     def run(self) -> None:
-        tasks = {t["name"]: t for t in self.templates[self.spec["entrypoint"]]["dag"]["tasks"]}
+        graph = self.templates[self.spec["entrypoint"]]
+        # Else the whole of it would be done again after any failure.
+        assert "retryStrategy" not in graph and "templateDefaults" not in self.spec
+        tasks = {task["name"]: task for task in graph["dag"]["tasks"]}
         running: dict[Any, str] = {}
         with ThreadPoolExecutor(8) as pool:
             while len(self.states) < len(tasks) or running:
@@ -152,7 +155,7 @@ class Workflow:
 
     def tried(self, name: str, template: Any) -> str:
         """Run pods of a task until one succeeds or its retryStrategy says no; give its state."""
-        strategy = self.spec["templateDefaults"]["retryStrategy"]
+        strategy = template["retryStrategy"]
         assert strategy["retryPolicy"] == "Always"
         for attempt in itertools.count():
             pod = Pod(name, attempt)

@@ -313,6 +313,11 @@ def test_an_input_that_there_is_not_or_that_argo_would_replace_is_refused(
 PLANTED: dict[str, tuple[str, str, str]] = {
     "argo-retry-policy": ("retryPolicy: Always", "retryPolicy: always", "did you mean `Always`?"),
     "argo-retry-limit": ("      limit: '50'\n", "", "tried for ever"),
+    "argo-retry-graph": (
+        "  - name: workflow\n    dag:",
+        "  - name: workflow\n    retryStrategy: {limit: 2}\n    dag:",
+        "done again as a whole",
+    ),
     "argo-depends": ("depends: job-3d && rated", "depends: job-3d && rate", "which is no task"),
     "argo-cycle": (
         "      - name: checkout\n",

@@ -155,14 +155,12 @@ def began(pod: Pod, storage: Path, waits: bool) -> None:
 
 
 def models(storage: Path) -> dict[str, str]:
-    """Give the SHA-256 of the models in each dataset's newest version."""
+    """Give the SHA-256 of the models in all versions of datasets."""
     found = {}
-    for dataset in (storage / "datasets").iterdir():
-        versions = dataset.glob("v*-*")
-        newest = max(versions, key=lambda path: int(path.name.split("-")[0][1:]))
-        for path in newest.rglob("*.safetensors"):
+    for version in (storage / "datasets").glob("*/v*-*"):
+        for path in version.rglob("*.safetensors"):
             if path.parent.name != "checkpoints":
-                name = f"{dataset.name}/{path.relative_to(newest)}"
+                name = f"{version.parent.name}/{path.relative_to(version)}"
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

@@ -109,7 +109,6 @@ def manifest(export: Export) -> dict[str, Any]:
         "ttlStrategy": {"secondsAfterSuccess": KEPT},
         "podSpecPatch": json.dumps({"terminationGracePeriodSeconds": GRACE}),
         "volumes": [*(VOLUMES | export.storage.volumes()).values()],
-        "templateDefaults": {"retryStrategy": _retry_strategy(export.retries)},
         "templates": [_graph(graph, export), *(_template(job, export) for job in export.jobs)],
     }
     if export.service_account:
@@ -174,6 +173,8 @@ def _template(job: Job, export: Export) -> dict[str, Any]:
         template["nodeSelector"] = row.node_selector
     if row.tolerations:
         template["tolerations"] = row.tolerations
+    # Not by templateDefaults: the graph itself would be tried again, with all that it has.
+    template["retryStrategy"] = _retry_strategy(export.retries)
     return template | {"initContainers": [_clone(image, export)], "container": container}
 
 
