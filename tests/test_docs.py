@@ -61,6 +61,10 @@ ELSEWHERE = {
     "gradlab run train --only evaluate": (
         "tests/workflow/test_only.py::test_job_by_job_a_run_is_done_and_finished"
     ),
+    "gradlab check train-argo.yaml": (
+        "tests/argo/test_export.py::"
+        "test_a_mistake_that_schema_and_hera_let_pass_is_found_where_it_is"
+    ),
     "gradlab run sweep": (
         "tests/test_own_workflows.py::test_the_sweep_keeps_the_best_model_and_shows_the_comparison"
     ),

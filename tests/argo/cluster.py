@@ -12,8 +12,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -26,9 +28,10 @@ import yaml
 
 from ..kit import environment
 
-PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-PLACE = f"/usr/local/lib/{PYTHON}/site-packages"
-LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+# This Python's own library, for that of the image would be compiled anew in each pod.
+LIBRARY = f"/usr/local/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
+# What the image of the tests lacks of git, and of what torch is linked with.
+SYSTEM = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/git-core", "/usr/share/git-core")
 OVER = ("Succeeded", "Failed", "Errored", "Skipped", "Omitted")
 WORD = re.compile(r"[A-Za-z][\w-]*(?:\.[A-Z]\w+)?")
 
@@ -45,7 +48,7 @@ class Pod:
     status: str = "Running"
     code: int = -1  # of its main container
     message: str = ""
-    log: str = ""
+    log: str = field(default="", repr=False)
 
 
 @dataclass
@@ -60,14 +63,13 @@ class Cluster:
     mutexes: dict[str, threading.Lock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # What images of frameworks bring: the packages of this Python, but for the kit.
         self.folder.mkdir(parents=True, exist_ok=True)
         environment(self.folder / "python")
-        packages = next(Path(self.folder / "python").glob("lib/python*/site-packages"))
-        base = self.folder / "python" / "base"
-        here = {str(path.resolve().parent) for path in base.iterdir()}
-        self.mounts = [f"{path}:{path}:ro" for path in sorted({str(base), LIBRARIES, *here})]
-        self.mounts.append(f"{packages}/base.pth:{PLACE}/base.pth:ro")
+        # What images of frameworks bring: the packages of this Python, but for the kit.
+        self.packages = self.folder / "python" / "base"
+        here = {str(path.resolve().parent) for path in self.packages.iterdir()}
+        self.mounts = [f"{path}:{path}:ro" for path in sorted({*SYSTEM, *here})]
+        self.mounts.append(f"{sysconfig.get_path('stdlib')}:{LIBRARY}:ro")
 
     def submit(self, text: str, watch: Watch | None = None, **given: str) -> Workflow:
         """Run a manifest to its end; `watch` is called with each pod's main container."""
@@ -119,7 +121,10 @@ class Workflow:
         return "\n".join(f"{pod}\n{pod.log}" for pod in self.pods)
 
     def run(self) -> None:
-        tasks = {t["name"]: t for t in self.templates[self.spec["entrypoint"]]["dag"]["tasks"]}
+        graph = self.templates[self.spec["entrypoint"]]
+        # Else the whole of it would be done again after any failure.
+        assert "retryStrategy" not in graph and "templateDefaults" not in self.spec
+        tasks = {task["name"]: task for task in graph["dag"]["tasks"]}
         running: dict[Any, str] = {}
         with ThreadPoolExecutor(8) as pool:
             while len(self.states) < len(tasks) or running:
@@ -150,7 +155,7 @@ class Workflow:
 
     def tried(self, name: str, template: Any) -> str:
         """Run pods of a task until one succeeds or its retryStrategy says no; give its state."""
-        strategy = self.spec["templateDefaults"]["retryStrategy"]
+        strategy = template["retryStrategy"]
         assert strategy["retryPolicy"] == "Always"
         for attempt in itertools.count():
             pod = Pod(name, attempt)
@@ -222,6 +227,8 @@ class Workflow:
         command = ["podman", "run", f"--name={name}", "--network=host", "--pull=never"]
         command += [f"--env-file={file}", f"--entrypoint={program}"]
         command += [f"--volume={mount}" for mount in self.cluster.mounts]
+        own = shutil.copytree(self.cluster.packages, self.cluster.folder / name, symlinks=True)
+        command.append(f"--volume={own}:{LIBRARY}/site-packages")
         for mount in container.get("volumeMounts", []):
             if mount["mountPath"] != "/dev/shm":  # podman has its own
                 command.append(f"--volume={volumes[mount['name']]}:{mount['mountPath']}")

@@ -148,6 +148,47 @@ def test_a_bucket_alone_has_its_checkouts_made_by_each_pod_one_after_the_other(
     )
 
 
+APART = """
+jobs:
+  checkout:
+    uses: git-checkout@v1
+    with: {url: context.event.github.url}
+    outputs: {repo: {type: volume}}
+  one:
+    needs: [checkout]
+    inputs: {repo: checkout.outputs.repo}
+    outputs: {out: {type: dataset, with: {ref: one}}}
+    uses: script@v1
+    with: {image: bash:5, script: "cp /inputs/repo/code /outputs/out"}
+  two:
+    needs: [checkout, one]
+    inputs: {repo: checkout.outputs.repo, one: one.outputs.out}
+    outputs: {out: {type: dataset, with: {ref: two}}}
+    uses: script@v1
+    with: {image: bash:5, script: "cat /inputs/repo/code /inputs/one/code > /outputs/out/code"}
+"""
+
+
+def test_pods_with_disks_of_their_own_do_one_run_by_what_the_manifest_says(
+    project: Project, tmp_path: Path
+) -> None:
+    project.workflow(APART)
+    (project.root / "code").write_text("v1\n")
+    commit(project)
+    found = templates(export(project, "--storage", "s3://bucket/folder"))
+    # A storage on which nothing is worked on stands for the bucket, a folder for each pod's disk.
+    apart = {"GRADLAB_STORAGE_SLOW": "1"}
+    for number, name in enumerate(("checkout", "one", "two", "one")):
+        script = found[name]["container"]["command"][2]
+        for job in re.findall(r"--only (\S+)", script):
+            own = apart | {"GRADLAB_SCRATCH": str(tmp_path / f"disk-{number}")}
+            options = ("--only", job, "--run-id", "an-id", "--engine", "paths")
+            project.ok("run", "train", *options, **own)
+    (version,) = project.versions("two")
+    assert next(version.rglob("code")).read_text() == "v1\nv1\n"
+    assert len(project.versions("one")) == 1
+
+
 def test_two_workflows_of_one_name_wait_for_each_other(project: Project) -> None:
     (mutex,) = export(project, *CLAIM)["spec"]["synchronization"]["mutexes"]
     project.workflow(WORKFLOW, "other")
@@ -272,6 +313,11 @@ def test_an_input_that_there_is_not_or_that_argo_would_replace_is_refused(
 PLANTED: dict[str, tuple[str, str, str]] = {
     "argo-retry-policy": ("retryPolicy: Always", "retryPolicy: always", "did you mean `Always`?"),
     "argo-retry-limit": ("      limit: '50'\n", "", "tried for ever"),
+    "argo-retry-graph": (
+        "  - name: workflow\n    dag:",
+        "  - name: workflow\n    retryStrategy: {limit: 2}\n    dag:",
+        "done again as a whole",
+    ),
     "argo-depends": ("depends: job-3d && rated", "depends: job-3d && rate", "which is no task"),
     "argo-cycle": (
         "      - name: checkout\n",

@@ -213,6 +213,32 @@ def test_a_whole_run_takes_what_another_process_does_meanwhile(run: Project) -> 
     assert (runs(run, "a"), runs(run, "b"), len(run.versions("last"))) == (1, 1, 1)
 
 
+def test_jobs_of_another_engines_run_are_one_run_and_the_next_id_is_the_next_one(
+    run: Project,
+) -> None:
+    only(run, "a", "--run-id", "one")
+    for job in ("b", "last", "a", "last"):  # an answer that was lost is asked for again
+        only(run, job, "--run-id", "one")
+    first = last_run(run)
+    assert first["finished"] and (runs(run, "a"), runs(run, "b")) == (1, 1)
+    # Without an id `a` would be passed over, and `last` would find no run to join.
+    for job in ("a", "b", "last"):
+        assert run.states(only(run, job, "--run-id", "two")) == {job: "ran"}
+    assert last_run(run)["id"] != first["id"] and last_run(run)["finished"]
+    assert "--run-id is for --only" in refused(run, "--run-id", "three")
+
+
+def test_a_run_that_was_interrupted_is_carried_on_under_another_engines_next_id(
+    run: Project,
+) -> None:
+    only(run, "a", "--run-id", "one")
+    for job in ("a", "b", "last"):
+        only(run, job, "--run-id", "two")
+    assert len({record["id"] for record in records(run)}) == 1
+    assert runs(run, "a") == 1 and last_run(run)["finished"]
+    assert "is done, and so is the run" in only(run, "last", "--run-id", "two")
+
+
 def test_a_job_of_a_whole_run_that_is_at_work_is_waited_for(run: Project) -> None:
     whole = begun(run, "a")
     assert "which another process is doing" in refused(run, "--only", "last")

@@ -133,6 +133,19 @@ def argo_retry_limit(document: Document) -> Found:
             yield document.mark(*path, "limit"), message, 'write a number: "20"'
 
 
+@rule("argo-retry-graph", "Argo: retries that are meant for pods are a graph's as well")
+def argo_retry_graph(document: Document) -> Found:
+    defaults = _get(document.data, "spec", "templateDefaults", "retryStrategy")
+    for path, each in _templates(document):
+        graph = next((kind for kind in ("dag", "steps") if kind in each), "")
+        if graph and (strategy := each.get("retryStrategy", defaults)):
+            message = f"`{each.get('name')}` is done again as a whole where one of its jobs fails"
+            where = path if "retryStrategy" in each else ("spec", "templateDefaults")
+            if _mapping(strategy):
+                advice = "move `retryStrategy` to the templates of its jobs"
+                yield document.mark(*where, "retryStrategy"), message, advice
+
+
 @rule("argo-volume", "Argo: a volume is mounted that is not declared")
 def argo_volume(document: Document) -> Found:
     shared = _names(_items(document.data, "spec", "volumes"))

@@ -22,7 +22,7 @@ from .table import Row
 API = "argoproj.io/v1alpha1"
 GRACE = 120  # seconds that a job has to save once its pod is told to end
 KEPT = 7 * 24 * 3600  # seconds for which Argo lists a workflow that has succeeded
-RUN_ID = "GRADLAB_RUN_ID"
+UID = "WORKFLOW_UID"
 # A pod that was drained, preempted or deleted, and what stopped in time, goes on. A job's own
 # failure does not, nor one for which there was too little memory, nor code that can't be had.
 RETRIED = (
@@ -109,7 +109,6 @@ def manifest(export: Export) -> dict[str, Any]:
         "ttlStrategy": {"secondsAfterSuccess": KEPT},
         "podSpecPatch": json.dumps({"terminationGracePeriodSeconds": GRACE}),
         "volumes": [*(VOLUMES | export.storage.volumes()).values()],
-        "templateDefaults": {"retryStrategy": _retry_strategy(export.retries)},
         "templates": [_graph(graph, export), *(_template(job, export) for job in export.jobs)],
     }
     if export.service_account:
@@ -174,6 +173,8 @@ def _template(job: Job, export: Export) -> dict[str, Any]:
         template["nodeSelector"] = row.node_selector
     if row.tolerations:
         template["tolerations"] = row.tolerations
+    # Not by templateDefaults: the graph itself would be tried again, with all that it has.
+    template["retryStrategy"] = _retry_strategy(export.retries)
     return template | {"initContainers": [_clone(image, export)], "container": container}
 
 
@@ -202,7 +203,7 @@ def _clone(image: str, export: Export) -> dict[str, Any]:
 
 
 def _env(job: Job, export: Export) -> list[dict[str, Any]]:
-    values = ENV | export.storage.env() | {RUN_ID: "{{workflow.uid}}"}
+    values = ENV | export.storage.env() | {UID: "{{workflow.uid}}"}
     found: list[dict[str, Any]] = [{"name": name, "value": text} for name, text in values.items()]
     for name in sorted(secrets_of(job, export.spec)):
         found.append(_of_secret(credentials.variable(name), export.secret, name))

@@ -62,7 +62,7 @@ kit=(vendor/gradlab-*.whl)
 engine=paths; [ "$(id -u)" -ne 0 ] || engine=machine
 {checkouts}exec "$python" -m gradlab {job} "$@"
 """.lstrip()
-ONLY = 'run {workflow} --only {job} --run-id "$GRADLAB_RUN_ID" --engine "$engine"'
+ONLY = 'run {workflow} --only {job} --run-id "$WORKFLOW_UID" --engine "$engine"'
 
 
 def script(workflow: str, job: str, checkouts: Sequence[str], extra: str) -> str:
