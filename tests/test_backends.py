@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,21 @@ from gradlab.store.objects import ObjectStore
 from gradlab.store.tree import File
 
 from .kit import KIT
+from .services import sshd
 from .services.bucket import NAME, Bucket
 
 FOLDERS = {"folder": Folder, "slow mount": SlowMount}
 KEY = "drafts/workflow/job"
 
 
-@pytest.fixture(params=[*FOLDERS, "bucket"])
+REMOTE = {"bucket": "in_a_bucket", "server": "on_a_server"}
+
+
+@pytest.fixture(params=[*FOLDERS, *REMOTE])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    if request.param == "bucket":
-        return in_a_bucket(request, tmp_path)
+    if request.param in REMOTE:
+        found: Backend = request.getfixturevalue(REMOTE[request.param])
+        return found
     return FOLDERS[request.param](tmp_path / "kept")
 
 
@@ -41,12 +47,25 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     return FOLDERS[request.param](tmp_path / "kept")
 
 
-def in_a_bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    bucket: Bucket = request.getfixturevalue("bucket")
-    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+@pytest.fixture
+def in_a_bucket(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
     return ObjectStore(f"s3://{NAME}{tmp_path}")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
+    if not sshd.is_here():
+        pytest.skip("no server with SSH is installed (openssh-server)")
+    with sshd.serve(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def on_a_server(server: sshd.Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    monkeypatch.setenv("HOME", str(server.home))
+    return ObjectStore(server.url(tmp_path / "kept"))
 
 
 def sha256(data: bytes) -> str:
@@ -319,3 +338,16 @@ def test_a_machine_that_dies_at_any_moment_leaves_a_whole_state(
     states = {text.split()[1] for text in found.values()}
     assert set(found) == set("abc") and len(states) == 1
     assert int(states.pop()) >= done - 1
+
+
+def test_a_server_that_is_not_known_is_not_spoken_to(
+    server: sshd.Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_ed25519").write_bytes((server.home / ".ssh/id_ed25519").read_bytes())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(GradlabError, match=r"is not in ~/.ssh/known_hosts"):
+        ObjectStore(server.url(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "empty"))
+    with pytest.raises(GradlabError, match="refuses the credentials"):
+        ObjectStore(server.url(tmp_path))

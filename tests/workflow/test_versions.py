@@ -432,7 +432,7 @@ def test_of_two_versions_with_one_number_the_later_is_the_newest(tmp_path: Path)
         last = "zzzzzz" if first == "aaaaaa" else "aaaaaa"
         for number, suffix in enumerate((first, last)):
             version, place = box(kept, suffix, tmp_path / "files")
-            made = kept.top / "made" / kept.commit(version, place).partition(":")[2]
+            made = kept.local / "made" / kept.commit(version, place).partition(":")[2]
             text = (made / "manifest.json").read_text()
             data = sealed.from_bytes(text.encode()) | {"version": f"v1-{suffix}"}
             data["created"] = f"2026-01-01T00:00:0{number}.5Z"

@@ -40,10 +40,10 @@ def open_client(url: str) -> tuple[Any, str]:
         ) from error
 
 
-def _any(url: str) -> tuple[Any, str]:
+def _any(url: str, **options: bool) -> tuple[Any, str]:
     import fsspec  # type: ignore[import-untyped, unused-ignore]
 
-    system, path = fsspec.url_to_fs(url, **FRESH)
+    system, path = fsspec.url_to_fs(url, **(options or FRESH))
     return system, str(path).rstrip("/")
 
 
@@ -60,6 +60,33 @@ def _s3(url: str) -> tuple[Any, str]:
     system = S3FileSystem(anon=False, config_kwargs=config, **FRESH)
     system.retries = TRIES
     return system, str(system._strip_protocol(url)).rstrip("/")
+
+
+def _sftp(url: str) -> tuple[Any, str]:
+    import paramiko  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    try:
+        system, path = _any(url, skip_instance_cache=True)  # it has no cache of listings
+    except paramiko.SSHException as error:
+        if "No authentication methods" in str(error):  # it has found no key
+            raise paramiko.AuthenticationException(str(error)) from error
+        raise
+    parts = urlsplit(url)
+    known = paramiko.HostKeys()
+    for place in ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts"):
+        if Path(place).expanduser().exists():
+            known.load(str(Path(place).expanduser()))
+    key = system.client.get_transport().get_remote_server_key()
+    host = parts.hostname or ""
+    names = [host] if parts.port in (None, 22) else [f"[{host}]:{parts.port}"]
+    if not any(known.check(name, key) for name in names):  # its client takes any
+        system.client.close()
+        port = f" -p {parts.port}" if parts.port else ""
+        raise GradlabError(
+            f"{url}: the server's key ({key.get_name()} {key.fingerprint}) is not in "
+            f"~/.ssh/known_hosts: log in once, and compare it: ssh{port} {host}"
+        )
+    return system, path
 
 
 def _webdav(url: str) -> tuple[Any, str]:
@@ -80,4 +107,8 @@ def _is_here(host: str) -> bool:
     return host in ("localhost", "127.0.0.1", "::1")
 
 
-_OPENERS: dict[str, Callable[[str], tuple[Any, str]]] = {"s3": _s3, "webdav": _webdav}
+_OPENERS: dict[str, Callable[[str], tuple[Any, str]]] = {
+    "s3": _s3,
+    "sftp": _sftp,
+    "webdav": _webdav,
+}

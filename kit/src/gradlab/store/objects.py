@@ -7,7 +7,6 @@ by itself, on a server with folders by a rename. `create` makes a file once, who
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
 import time
@@ -15,23 +14,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..base import files
 from ..base.errors import GradlabError, note
 from ..services import urls
 from . import transfer
 from .backend import Data
+from .looking import Looking
 from .refusals import StorageError
-from .remote import Remote
 from .tree import File
 
 EXCLUSIVE = ("s3", "gcs", "sftp")  # whose clients can write only where nothing is
-PART = 1 << 26  # bytes that are read at once
 MOVING = ".moving"  # in a folder of which a copy is complete, that is about to go
 
 
-class ObjectStore(Remote):
+class ObjectStore(Looking):
     """What lies below a URL."""
 
     rename_is_atomic = False
@@ -41,51 +38,7 @@ class ObjectStore(Remote):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.folder: Path | None = None
-        self.parallel = 16 if self._is_whole else 4
-
-    def list(self, folder: str) -> list[str]:
-        """Name what lies in a folder, in no order; nothing if it isn't there."""
-        path = self._path(folder)
-        try:
-            found = self._do(folder, lambda: self._system.ls(path, detail=False, refresh=True))
-        except FileNotFoundError:
-            return []
-        below = (str(name).rstrip("/").removeprefix("/") for name in found)
-        start = f"{path.strip('/')}/"
-        return [name.removeprefix(start) for name in below if name.startswith(start)]
-
-    def below(self, folder: str) -> dict[str, int]:
-        """Give the size in bytes of each file below a folder, by its path there."""
-        path = self._path(folder)
-        try:
-            found = self._do(folder, lambda: self._system.find(path, detail=True))
-        except FileNotFoundError:
-            return {}
-        start = f"{path.strip('/')}/"
-        sizes = {str(name).strip("/"): int(info["size"] or 0) for name, info in found.items()}
-        return {n.removeprefix(start): size for n, size in sizes.items() if n.startswith(start)}
-
-    def _info(self, key: str) -> dict[str, Any] | None:
-        def ask() -> dict[str, Any]:
-            return dict(self._system.info(self._path(key), refresh=True))
-
-        try:
-            found = self._do(key, ask)
-        except FileNotFoundError:
-            return None
-        return found if found["type"] == "file" else None
-
-    def size(self, key: str) -> int | None:
-        """Give a file's size in bytes, None if it isn't there."""
-        found = self._info(key)
-        return int(found["size"]) if found else None
-
-    def stamp(self, key: str) -> str:
-        """Give a text that is another once a file is; FileNotFoundError if it isn't there."""
-        if not (found := self._info(key)):
-            raise FileNotFoundError(self.where(key))
-        facts = sorted((name, str(value)) for name, value in found.items())
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
+        self.parallel = 16 if self._is_whole else 1
 
     def age(self, key: str) -> float:
         """Give the seconds since a file was written, by the storage's own clock."""
@@ -97,9 +50,6 @@ class ObjectStore(Remote):
             return min((self.age(f"{folder}/{name}") for name in self.below(folder)), default=0.0)
         except FileNotFoundError:
             return 0.0
-
-    def _written(self, key: str) -> float:
-        return float(self._do(key, lambda: self._system.modified(self._path(key))).timestamp())
 
     def clock(self) -> float:
         """Say by how many seconds its clock is ahead of this machine's, as it was measured once."""
@@ -114,24 +64,6 @@ class ObjectStore(Remote):
         ahead = self._written(probe) + 0.5 - middle
         self.delete(probe)
         return ahead if abs(ahead) > 1 else 0.0
-
-    def read(self, key: str) -> bytes:
-        """Give what a file holds; raises FileNotFoundError."""
-        return bytes(self._do(key, lambda: self._system.cat_file(self._path(key))))
-
-    def sha256(self, key: str) -> str:
-        """Give the SHA-256 of what a file holds; raises FileNotFoundError."""
-        hashed, at = hashlib.sha256(), 0
-        while True:
-            end = at + PART
-            piece = self._do(key, lambda at=at, end=end: self._range(key, at, end))  # type: ignore[misc]
-            hashed.update(piece)
-            at += len(piece)
-            if len(piece) < PART:
-                return hashed.hexdigest()
-
-    def _range(self, key: str, start: int, end: int) -> bytes:
-        return bytes(self._system.cat_file(self._path(key), start=start, end=end))
 
     def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there."""
@@ -192,20 +124,24 @@ class ObjectStore(Remote):
         return alone
 
     def _create(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+
         def once() -> None:
-            try:
-                self._system.pipe_file(self._path(key), data, mode="create")
-            except FileNotFoundError:
-                if self._is_whole:  # its client would make a bucket
-                    raise
-                self._make_folder(self._path(key))
-                self._system.pipe_file(self._path(key), data, mode="create")
+            if self._is_whole:
+                self._system.pipe_file(path, data, mode="create")
+                return
+            self._make_folder(path)
+            with self._system.open(path, "xb") as file:
+                file.write(data)
 
         try:
             self._do(key, once)
             return True
-        except FileExistsError:
-            # Perhaps by this very write, whose answer was lost.
+        except OSError as error:
+            # SFTP doesn't say why it failed.
+            if not isinstance(error, FileExistsError) and self.size(key) is None:
+                raise
+            # Perhaps made by this very write, whose answer was lost.
             return self.read(key) == data
 
     @cached_property
@@ -259,6 +195,11 @@ class ObjectStore(Remote):
 
     def move(self, folder: str, target: str) -> None:
         """Put a folder in the place of another, which goes; cut off, it is done by the next one."""
+        if not self._is_whole:
+            if self.below(folder):
+                self.discard(target)
+                self._do(folder, lambda: self._system.mv(self._path(folder), self._path(target)))
+            return
         marker = f"{folder}/{MOVING}"
         if self.size(marker) is None or self.read(marker).decode() != target:
             names = self.below(folder)
@@ -277,8 +218,6 @@ class ObjectStore(Remote):
 
     def _copy(self, key: str, target: str) -> None:
         path, to = self._path(key), self._path(target)
-        if not self._is_whole:
-            self._make_folder(to)
         self._do(key, lambda: self._system.cp_file(path, to))
 
     def sweep(self, folder: str) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import TypeVar
 
-from ..base.retries import SHORT, WAITS, retry
+from ..base.errors import GradlabError
+from ..base.retries import PASSING, SHORT, WAITS, retry
 from ..services import urls
 from . import clients
 from .refusals import is_vague, said
@@ -24,8 +27,18 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._system, self._root = clients.open_client(url)
         self._is_whole = urls.extra_of(url) in WHOLE
+        # A listing that a client keeps all the same, such as Hugging Face's.
+        self._fresh = {"refresh": True} if self._is_whole else {}
+        self._cut_off = False
+        # Two threads that ask paramiko at the same time wait for each other for ever.
+        self._turn: AbstractContextManager[object] = nullcontext() if self._is_whole else Lock()
+        try:
+            self._system, self._root = clients.open_client(url)
+        except GradlabError:
+            raise
+        except Exception as error:  # of a client that asks its server at once
+            raise GradlabError(str(said(error, url)), 1) from error
 
     def __str__(self) -> str:
         return self.url
@@ -42,9 +55,15 @@ class Remote:
 
         def once() -> Result:
             try:
-                return work()
+                with self._turn:
+                    if self._cut_off:
+                        self._system, self._cut_off = clients.open_client(self.url)[0], False
+                    return work()
             except Exception as error:
-                raise self._said(error, key) from error
+                found = self._said(error, key)
+                # A connection that is gone stays so; a client without one makes another by itself.
+                self._cut_off = not self._is_whole and found.errno in PASSING
+                raise found from error
 
         waits = SHORT if hurry else WAITS
         return retry(once, [wait * random.uniform(0.5, 1.5) for wait in waits])
@@ -52,7 +71,7 @@ class Remote:
     def _said(self, error: Exception, key: str) -> OSError:
         if is_vague(error) and not isinstance(error, FileNotFoundError):
             try:  # the answer to this one says why
-                self._system.ls(self._root, detail=False, refresh=True)
+                self._system.ls(self._root, detail=False, **self._fresh)
             except FileNotFoundError:
                 pass
             except Exception as clearer:
