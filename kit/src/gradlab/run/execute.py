@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..base import processes, unfinished
@@ -80,6 +81,11 @@ def execute(
             status = s3.download(parameters, target(job, folder, parameters), log, stop)
         case _:
             status = _create_model(prepared, run, place, log)
+    _refuse_undone(status, folder, stop)
+
+
+def _refuse_undone(status: int, folder: Path, stop: Stop) -> None:
+    """Raise GradlabError for an exit status that says that the job is not done."""
     if status < 0 or stop.signal:
         raise GradlabError(f"ended by signal {stop.signal or -status}")
     hidden = not status and unfinished.is_left(folder / "tmp" / unfinished.NAME)

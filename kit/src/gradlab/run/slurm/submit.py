@@ -55,12 +55,7 @@ def run(
     stop: Stop,
 ) -> int:
     """Submit the jobs of a run that have to run, and follow them; give the exit code."""
-    if place.is_apart:
-        raise GradlabError(
-            f"in the storage {place.backend} nothing is worked on in place, so each machine of the "
-            "cluster would have a disk of its own: set GRADLAB_STORAGE to a folder that all of "
-            "them share"
-        )
+    _refuse_slow(place)
     submitted = [job for job in selected if job.uses != checkout.NAME]
     rows = table.rows(found.repository.root, found.spec, submitted)
     console.line("engine slurm: each job as one of Slurm's")
@@ -85,6 +80,14 @@ def run(
     except Stopped:
         console.line(follow.ways(place.workflow))
         raise
+
+
+def _refuse_slow(place: Place) -> None:
+    if place.is_apart:
+        raise GradlabError(
+            f"the storage {place.backend} is slow, and each machine would work on a disk of its own: "
+            "set GRADLAB_STORAGE to a folder that all machines of the cluster share"
+        )
 
 
 def _adopted(
