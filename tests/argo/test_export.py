@@ -315,7 +315,7 @@ PLANTED: dict[str, tuple[str, str, str]] = {
     "argo-retry-limit": ("      limit: '50'\n", "", "tried for ever"),
     "argo-retry-graph": (
         "  - name: workflow\n    dag:",
-        "  - name: workflow\n    retryStrategy: {limit: 2}\n    dag:",
+        "  - name: workflow\n    retryStrategy: {limit: '2'}\n    dag:",
         "done again as a whole",
     ),
     "argo-depends": ("depends: job-3d && rated", "depends: job-3d && rate", "which is no task"),
