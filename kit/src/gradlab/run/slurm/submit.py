@@ -85,8 +85,9 @@ def run(
 def _refuse_slow(place: Place) -> None:
     if place.is_apart:
         raise GradlabError(
-            f"the storage {place.backend} is slow, and each machine would work on a disk of its own: "
-            "set GRADLAB_STORAGE to a folder that all machines of the cluster share"
+            f"in the storage {place.backend} nothing is worked on in place, so each machine of the "
+            "cluster would have a disk of its own: set GRADLAB_STORAGE to a folder that all of "
+            "them share"
         )
 
 
