@@ -82,6 +82,7 @@ def test_what_passes_is_tried_again(
         assert ask() in (None, True) or isinstance(ask(), str)
 
 
+@pytest.mark.slow
 def test_a_part_that_is_cut_off_is_sent_again(
     store: ObjectStore, bucket: Bucket, tmp_path: Path
 ) -> None:

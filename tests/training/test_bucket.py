@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import pytest
+
 from ..lab import STEPS, Lab
 from ..services.bucket import Bucket
 
 
+@pytest.mark.slow
 def test_a_run_that_was_copied_into_a_bucket_is_evaluated_and_started_over_there(
     lab: Lab, whole: Lab, bucket: Bucket
 ) -> None:

@@ -76,6 +76,7 @@ def machine(project: Project, bucket: Bucket, tmp_path: Path) -> Machine:
     return Machine(project, bucket, tmp_path / "disk")
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_lost_loses_nothing_and_another_carries_on(machine: Machine) -> None:
     machine.cut_off("[train] waits", machine.until_copied)
     shutil.rmtree(machine.disk)

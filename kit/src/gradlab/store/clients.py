@@ -17,7 +17,7 @@ from ..services import urls
 
 FRESH = {"skip_instance_cache": True, "use_listings_cache": False}
 CONNECT_SECONDS, READ_SECONDS = 10, 60
-TRIES = 3  # of a client by itself, between which it waits some tenths of a second
+TRIES = 2  # of a client by itself; what tries again for longer is Remote
 
 
 def open_client(url: str) -> tuple[Any, str]:
@@ -58,7 +58,7 @@ def _s3(url: str) -> tuple[Any, str]:
     }
     # anon=False: without credentials a request fails, in clear words, instead of being anonymous.
     system = S3FileSystem(anon=False, config_kwargs=config, **FRESH)
-    system.retries = TRIES
+    system.retries = 1
     return system, str(system._strip_protocol(url)).rstrip("/")
 
 

@@ -116,8 +116,7 @@ class DraftCopies:
 
     def discard(self) -> None:
         """Remove the copy."""
-        for key in self.everything():
-            self.backend.delete(key)
+        transfer.each(self.backend.delete, [*self.everything()], self.backend.parallel)
         self.backend.discard(self.key)
 
     def _lists(self) -> list[str]:
@@ -145,9 +144,8 @@ class DraftCopies:
     def everything(self) -> Iterator[str]:
         """Give all lists and files."""
         yield from self._lists()
-        for part in self.backend.list(f"{self.key}/files"):
-            for name in self.backend.list(f"{self.key}/files/{part}"):
-                yield f"{self.key}/files/{part}/{name}"
+        for path in self.backend.below(f"{self.key}/files"):
+            yield f"{self.key}/files/{path}"
 
     def _file(self, sha256: str) -> str:
         # Not all in one folder, which Google Drive can't read once it holds thousands of files.

@@ -6,8 +6,9 @@ on: that is done in a folder on the local disk, and copied.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ..services import session
@@ -42,13 +43,20 @@ class Location:
         return (self.local, self.backend) if self.is_apart else (self.backend,)
 
 
+@lru_cache(maxsize=2)
+def _opened(url: str, process: int) -> Backend:
+    """Open a storage by URL, once in a process: its client takes some tenths of a second."""
+    from .objects import ObjectStore  # and with it fsspec
+
+    return ObjectStore(url)
+
+
 def of(project: str) -> Location:
     """Give the location of a project's things; raises GradlabError as `session.storage` does."""
     storage = session.storage(project)
     if not storage.path:
-        from .objects import ObjectStore  # and with it fsspec
-
-        return Location(ObjectStore(storage.url), session.scratch(project), storage.why)
+        store = _opened(storage.url, os.getpid())  # a fork needs a client of its own
+        return Location(store, session.scratch(project), storage.why)
     if storage.slow:
         return Location(SlowMount(storage.path), session.scratch(project), storage.why)
     return Location(Folder(storage.path), storage.path, storage.why)

@@ -62,7 +62,7 @@ class Looking(Remote):
 
     def read(self, key: str) -> bytes:
         """Give what a file holds; raises FileNotFoundError."""
-        return bytes(self._do(key, lambda: self._system.cat_file(self._path(key))))
+        return bytes(self._do(key, lambda: self._system.cat_file(self._path(key), **self._plain)))
 
     def sha256(self, key: str) -> str:
         """Give the SHA-256 of what a file holds; raises FileNotFoundError."""

@@ -75,7 +75,8 @@ class ObjectStore(Looking):
         before = _state(source)
         sha256 = files.sha256(source)
         self._place(key, lambda path: self._system.put_file(str(source), path))
-        if _state(source) != before or self.size(key) != before[0]:
+        there = before[0] if self._is_whole else self.size(key)
+        if _state(source) != before or there != before[0]:
             text = f"{source} was changed while it was copied to {self.where(key)}"
             raise StorageError(errno.EBUSY, text)
         return sha256

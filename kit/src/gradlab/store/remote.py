@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from threading import Lock
 from typing import TypeVar
 
@@ -39,6 +40,10 @@ class Remote:
             raise
         except Exception as error:  # of a client that asks its server at once
             raise GradlabError(str(said(error, url)), 1) from error
+        # Newer ones of S3 ask for the size first, to read a large object in parts.
+        reading = getattr(self._system, "_cat_file", None)
+        in_parts = reading and "max_concurrency" in signature(reading).parameters
+        self._plain = {"max_concurrency": 1} if in_parts else {}
 
     def __str__(self) -> str:
         return self.url
