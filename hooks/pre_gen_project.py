@@ -31,23 +31,23 @@ SMALL_OR_DIGIT = SMALL | set("0123456789")
 # Pythons: one would be found in the place of the other. A test compares them with what is
 # installed.
 TAKEN = """
-    absl absl_py aiofiles annotationlib ast_serialize astunparse attr attrs boto3 botocore build
-    certifi charset_normalizer clang cloudpickle compression contourpy cookiecutter cuda
-    cusparselt cycler datasets dateutil dist distutils docs docstring_parser etils filelock
-    flatbuffers flax flaxlib_src fonttools fsspec functorch gast google google_pasta gradient
-    gradlab grpc grpcio h5py huggingface_hub humanize hypothesis idna iniconfig ipykernel ipython
-    isympy jax jaxlib jinja2 jmespath joblib jsonschema jsonschema_specifications jupyter kaggle
-    keras kiwisolver libclang librt lightning markdown markdown_it markdown_it_py markupsafe
-    matplotlib mdurl ml_dtypes mpl_toolkits mpmath msgpack mypy mypy_extensions mypyc namex
-    narwhals networkx notebook notebooks numpy nvidia onnx onnx_ir onnxruntime onnxscript
-    opt_einsum optax optree orbax orbax_checkpoint packaging pandas pasta pathspec pil pillow pip
-    pkg_resources pluggy profiling prometheus_client protobuf psutil py pygments pylab pyparsing
-    pytest python_dateutil pyyaml referencing regex requests rich rpds rpds_py ruff runtimes s3fs
-    s3transfer safetensors scikit_learn scipy setuptools simplejson six sklearn src storage sympy
-    tensorboard tensorboard_data_server tensorflow tensorflow_cpu tensorstore termcolor test tests
-    threadpoolctl tokenizers torch torchaudio torchgen torchvision tqdm transformers treescope
-    triton typeguard typing_extensions tyro urllib3 uvloop vendor werkzeug wheel workflows wrapt
-    yaml
+    absl absl_py aiobotocore aiofiles aiohappyeyeballs aiohttp aioitertools aiosignal annotationlib
+    ast_serialize astunparse attr attrs boto3 botocore build certifi charset_normalizer clang
+    cloudpickle compression contourpy cookiecutter cuda cusparselt cycler datasets dateutil dist
+    distutils docs docstring_parser etils filelock flatbuffers flax flaxlib_src fonttools frozenlist
+    fsspec functorch gast google google_pasta gradient gradlab grpc grpcio h5py huggingface_hub
+    humanize hypothesis idna iniconfig ipykernel ipython isympy jax jaxlib jinja2 jmespath joblib
+    jsonschema jsonschema_specifications jupyter kaggle keras kiwisolver libclang librt lightning
+    markdown markdown_it markdown_it_py markupsafe matplotlib mdurl ml_dtypes mpl_toolkits mpmath
+    msgpack multidict mypy mypy_extensions mypyc namex narwhals networkx notebook notebooks numpy
+    nvidia onnx onnx_ir onnxruntime onnxscript opt_einsum optax optree orbax orbax_checkpoint
+    packaging pandas pasta pathspec pil pillow pip pkg_resources pluggy profiling prometheus_client
+    propcache protobuf psutil py pygments pylab pyparsing pytest python_dateutil pyyaml referencing
+    regex requests rich rpds rpds_py ruff runtimes s3fs s3transfer safetensors scikit_learn scipy
+    setuptools simplejson six sklearn src storage sympy tensorboard tensorboard_data_server
+    tensorflow tensorflow_cpu tensorstore termcolor test tests threadpoolctl tokenizers torch
+    torchaudio torchgen torchvision tqdm transformers treescope triton typeguard typing_extensions
+    tyro urllib3 uvloop vendor werkzeug wheel workflows wrapt yaml yarl
 """
 # Windows can't make folders of these names.
 DEVICES = {"aux", "con", "nul", "prn", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
