@@ -15,8 +15,8 @@ from jsonschema import Draft7Validator
 
 from gradlab.base.errors import GradlabError
 from gradlab.check.check import RULES, check, load
-from gradlab.check.rules.argo import RULES_OF_MANIFESTS
 from gradlab.check.registry import rule
+from gradlab.check.rules.argo import RULES_OF_MANIFESTS
 from gradlab.spec.document import SpecError
 from gradlab.spec.reader import read
 from gradlab.spec.spec import find, parse
