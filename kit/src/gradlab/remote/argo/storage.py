@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...base.errors import GradlabError
+from ...services.urls import EXTRAS, extra_of
 from .pod import SCRATCH, STORAGE
 
-# Of a kind of URL: the extra of the kit with its client, and the variables that this reads.
-AWS = (
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    *("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
-)
-CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "s3": ("s3", AWS),
-    "s3a": ("s3", AWS),
-    "gs": ("gcs", ()),  # by the identity of the pod's service account
-    "gcs": ("gcs", ()),
-    "hf": ("hf", ("HF_TOKEN",)),
+# By the extra of the kit that has a storage's client: the variables that this reads.
+VARIABLES: dict[str, tuple[str, ...]] = {
+    "s3": (
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+        *("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
+    ),
+    "gcs": (),  # by the identity of the pod's service account
+    "hf": ("HF_TOKEN",),
 }
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s@{}]+)")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s@{}]+")
 CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -47,27 +45,22 @@ class Storage:
             raise GradlabError(
                 f"--claim {self.claim}: the name of a claim has small letters, digits, `-` and `.`"
             )
-        if self.url and self._scheme not in CLIENTS:
-            known = ", ".join(f"{each}://" for each in CLIENTS)
+        if self.url and self.extra not in VARIABLES:
+            known = ", ".join(f"{each}://" for each, extra in EXTRAS.items() if extra in VARIABLES)
             raise GradlabError(
                 f"--storage {self.url}: pods can use URLs that begin with {known}, without a "
                 "password in them; for a folder give the volume claim that it lies on, by --claim"
             )
 
     @property
-    def _scheme(self) -> str:
-        match = URL.fullmatch(self.url)
-        return match[1].lower() if match else ""
-
-    @property
     def extra(self) -> str:
         """The extra of the kit that brings the storage's client, or nothing."""
-        return CLIENTS[self._scheme][0] if self.url else ""
+        return extra_of(self.url) if URL.fullmatch(self.url) else ""
 
     @property
     def credentials(self) -> tuple[str, ...]:
         """The variables in which the storage's client looks for credentials."""
-        return CLIENTS[self._scheme][1] if self.url else ()
+        return VARIABLES.get(self.extra, ())
 
     def env(self) -> dict[str, str]:
         """Give the variables that say where things are kept."""
