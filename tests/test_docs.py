@@ -62,8 +62,7 @@ ELSEWHERE = {
         "tests/workflow/test_only.py::test_job_by_job_a_run_is_done_and_finished"
     ),
     "gradlab export train --to argo --claim my-claim": (
-        "tests/argo/test_export.py::"
-        "test_each_job_is_a_pod_that_waits_for_those_that_it_needs"
+        "tests/argo/test_export.py::test_each_job_is_a_pod_that_waits_for_those_that_it_needs"
     ),
     "gradlab check train-argo.yaml": (
         "tests/argo/test_export.py::"
