@@ -43,7 +43,8 @@ def rule(name: str, text: str) -> Callable[[Find], Find]:
 
 def is_manifest(document: Document) -> bool:
     """Tell whether a file is a manifest of Argo's, and no workflow of Gradient's."""
-    return str(document.get("apiVersion") or "").startswith("argoproj.io/")
+    of_argo = str(document.get("apiVersion") or "").startswith("argoproj.io/")
+    return of_argo and document.get("jobs") is None
 
 
 def problems(document: Document) -> Iterator[Problem]:
