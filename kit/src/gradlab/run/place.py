@@ -21,6 +21,7 @@ from ..store.backend import Backend
 from ..store.belongings import Draft
 from ..store.datasets import Datasets
 from ..store.drafts import DraftCopies
+from ..store.location import Location
 from ..store.shared import Keyed
 from . import attempts
 from .logs import Console
@@ -35,6 +36,11 @@ class Place:
     work: Path
     datasets: Datasets
     attempt: attempts.Attempt | None = None  # this process's at a job, if it is numbered
+
+    @classmethod
+    def of(cls, workflow: str, own: Location) -> Place:
+        """Give where the things of a workflow lie, in a project's location."""
+        return cls(workflow, own.backend, own.work, Datasets(own))
 
     @property
     def is_apart(self) -> bool:

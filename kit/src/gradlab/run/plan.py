@@ -20,7 +20,6 @@ from ..services import session
 from ..spec.credentials import shown
 from ..spec.spec import Job, Port, Spec
 from ..store import location
-from ..store.datasets import Datasets
 from . import execute
 from .decide import done as is_done
 from .decide import input_of
@@ -52,7 +51,7 @@ def place_of(spec: Spec, root: Path, console: Console) -> Place:
     own = location.of(session.project_name(root))
     console.line(f"workflow {spec.path.stem} of {root}, storage {own.backend} ({own.why})")
     workflow = names.WORKFLOW.require(spec.path.stem)
-    return Place(workflow, own.backend, own.work, Datasets(own))
+    return Place.of(workflow, own)
 
 
 def engine_for(spec: Spec, jobs: Sequence[Job], asked: str, console: Console) -> Engine:

@@ -32,7 +32,6 @@ from ..services import session
 from ..spec import credentials
 from ..spec.spec import FOLDER, Job, Spec, from_json, to_json
 from ..store import location, sealed
-from ..store.datasets import Datasets
 from ..store.records import Records
 from . import attempts
 from .actions import checkout
@@ -74,8 +73,7 @@ class Submission:
     def place(self) -> Place:
         """Give where the workflow's things lie."""
         os.environ["GRADLAB_STORAGE"] = self.storage
-        own = location.of(self.project)
-        return Place(self.name, own.backend, own.work, Datasets(own))
+        return Place.of(self.name, location.of(self.project))
 
     def spec(self, folder: Path) -> Spec:
         """Read the workflow as it was, which was checked then."""

@@ -18,15 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import GradlabError
 from ...check.rules.argo import QUANTITY
 from ...check.words import close, join
+from ...run import kinds
 from ...spec.document import Document, Problem, SpecError
-from ...spec.reader import read
 from ...spec.spec import Job, Spec
 
 FILE = "argo.yaml"
-DEFAULT = "default"
 RUNS = ("script@v1", "container@v1")  # actions that run a program of the user's
 EXAMPLE = (
     "{nodeSelector: {LABEL: VALUE}, resources: {requests: {cpu: 4, memory: 16Gi}, limits: "
@@ -50,33 +48,15 @@ class Row:
 
 def rows(root: Path, spec: Spec, jobs: Sequence[Job]) -> dict[str, Row]:
     """Give each job's row; GradlabError for a table that can't be taken, and for rows it lacks."""
-    path = root / FILE
-    document = read(path) if path.exists() else Document(path, "")
-    found = {name: _Reader(document, name).row() for name in document.data or {}}
-    lacking: dict[str, Job] = {}
-    for job in jobs:
-        if _kind(job) not in {*found, DEFAULT}:
-            lacking.setdefault(_kind(job), job)
-    if lacking:
-        raise _lacks(path, spec, lacking)
-    return {job.name: found.get(_kind(job), Row()) for job in jobs}
+    return kinds.rows(root / FILE, spec, jobs, _row, EXAMPLE, _kind, otherwise=Row())
+
+
+def _row(document: Document, name: str) -> Row:
+    return _Reader(document, name).row()
 
 
 def _kind(job: Job) -> str:
-    if job.uses not in RUNS:
-        return DEFAULT  # a checkout needs no GPU
-    return str(job.resources.get("instance-type") or DEFAULT)
-
-
-def _lacks(path: Path, spec: Spec, lacking: dict[str, Job]) -> GradlabError:
-    asked = [
-        f"{spec.path}:{job.mark.line}: job {job.name!r} runs on {kind!r}"
-        for kind, job in lacking.items()
-    ]
-    what = f"{path} does not say" if path.exists() else f"there is no {path} to say"
-    lines = [f"{kind}: {EXAMPLE}" for kind in lacking]
-    said = f"and {what} what that is on your cluster. Add to it, with your values:"
-    return GradlabError("\n".join([*asked, said, *lines]))
+    return kinds.named(job) if job.uses in RUNS else kinds.DEFAULT  # a checkout needs no GPU
 
 
 class _Reader:

@@ -20,7 +20,7 @@ from ...base.errors import GradlabError
 from ...base.stop import Stop, Stopped
 from ...engines.paths import Paths
 from ...spec.spec import FOLDER, Job, Spec
-from .. import begin, decide, end, holding, plan, schedule, submission
+from .. import begin, decide, end, holding, kinds, plan, schedule, submission
 from ..actions import checkout
 from ..jobs import Result, do
 from ..logs import Console
@@ -237,10 +237,9 @@ def _submitted(
     try:
         return client.submit(options, comment(known, job.name), script, str(folder), job.name)
     except GradlabError as error:
-        kind = job.resources.get("instance-type") or table.DEFAULT
+        where = f"{spec.path.name}:{job.mark.line}: job {job.name!r}"
         raise GradlabError(
-            f"{spec.path.name}:{job.mark.line}: job {job.name!r}, row {kind!r} of {table.FILE}: "
-            f"{error}",
+            f"{where}, row {kinds.named(job)!r} of {table.FILE}: {error}",
             error.exit_code,
         ) from error
 

@@ -12,17 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
-from ...base.errors import GradlabError
+from ...check.words import close
 from ...spec.document import Document, Problem, SpecError
-from ...spec.reader import read
 from ...spec.spec import Job, Spec
+from .. import kinds
 
 FILE = "slurm.yaml"
-DEFAULT = "default"  # the row of jobs that name no instance-type
-EMPTY = "it is a table from instance-type to what it is on the cluster, for example:"
 EXAMPLE = '{partition: NAME, time: "4:00:00", memory: 16G, cpus: 4}'
 MARGIN = 120  # seconds before the limit at which a job is told to save, at most
 LEAST = 25  # the same, at least: it may need 10 seconds to save and some to copy
@@ -82,34 +79,7 @@ def seconds(text: str) -> int:
 
 def rows(root: Path, spec: Spec, jobs: Sequence[Job]) -> dict[str, Row]:
     """Give each job's row; GradlabError for a table that can't be taken, and for rows it lacks."""
-    path = root / FILE
-    document = read(path) if path.exists() else Document(path, "")
-    found = {name: _row(document, name) for name in document.data or {}}
-    lacking: dict[str, Job] = {}
-    for job in jobs:
-        if _kind(job) not in found:
-            lacking.setdefault(_kind(job), job)
-    if lacking:
-        raise _lacks(path, spec, lacking)
-    return {job.name: found[_kind(job)] for job in jobs}
-
-
-def _kind(job: Job) -> str:
-    return str(job.resources.get("instance-type") or DEFAULT)
-
-
-def _lacks(path: Path, spec: Spec, lacking: dict[str, Job]) -> GradlabError:
-    asked = [
-        f"{spec.path}:{job.mark.line}: job {job.name!r} runs on {kind!r}"
-        if kind != DEFAULT
-        else f"{spec.path}:{job.mark.line}: job {job.name!r} names no instance-type"
-        for kind, job in lacking.items()
-    ]
-    what = (
-        f"{path} says not what that is on this cluster" if path.exists() else f"there is no {path}"
-    )
-    lines = [f"{kind}: {EXAMPLE}" for kind in lacking]
-    return GradlabError("\n".join([*asked, f"and {what}. Add to it, with your values:", *lines]))
+    return kinds.rows(root / FILE, spec, jobs, _row, EXAMPLE)
 
 
 def _row(document: Document, name: str) -> Row:
@@ -127,8 +97,7 @@ def _row(document: Document, name: str) -> Row:
 
 def _value(document: Document, name: str, key: str) -> str:
     if key not in KEYS:
-        near = get_close_matches(key, KEYS, 1)
-        advice = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(KEYS)}"
+        advice = close(key, KEYS) or f"there are {', '.join(KEYS)}"
         raise _wrong(document, f"there is no key `{key}`", advice, name, key)
     pattern, words, _ = KEYS[key]
     written = document.written(name, key)

@@ -14,7 +14,6 @@ from ...base.units import duration
 from ...services import session
 from ...spec import spec as specs
 from ...store import location
-from ...store.datasets import Datasets
 from .. import holding, submission
 from ..logs import Console
 from ..place import Place
@@ -118,8 +117,7 @@ def _cancel(known: Submission) -> int:
 
 
 def _place(path: Path) -> Place:
-    own = location.of(session.project_name(session.project_root()))
-    return Place(path.stem, own.backend, own.work, Datasets(own))
+    return Place.of(path.stem, location.of(session.project_name(session.project_root())))
 
 
 def _logged(place: Place) -> list[str]:
