@@ -7,10 +7,11 @@ training never reaches is none of it. What can't be read is a GradlabError, for 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,10 @@ from ..base import files
 from ..base.errors import GradlabError
 
 KIT = Path(__file__).parents[1]  # wherever it is installed
-DECIDING = (
-    "gradlab/train/keyed.py",
-    "gradlab/train/streams.py",
-    "gradlab/train/devices.py",
-    "gradlab/train/torch/__init__.py",
-    "gradlab/train/torch/network.py",
-)  # of the kit, what alters a result
+TRAIN = KIT / "train"
+DECIDING = ("keyed.py", "streams.py", "devices.py")  # of it, what alters a result in any framework
+FRAMEWORKS = ("torch", "jax", "keras")
+OBSERVING = ("profiler.py",)
 LARGEST = 1 << 20  # bytes: a larger file is data, which the examples tell
 LEFT_OUT = (".pyc", ".md", ".ipynb", ".orig", ".rej", ".bak", ".log")  # by editors and others
 Code = dict[str, str]
@@ -40,9 +38,9 @@ def code(package: Path, module: str = "train") -> Code:
         reached = set(_reached(top, package / f"{module}.py"))
         others = set(_reached(top, package / "__main__.py")) - reached
         inside = {path for path in _below(package) if _counts(path, package)} - others
-        found = {_name(path, top).as_posix(): path for path in inside | reached}
-        kit = {name for name in found if name.startswith("gradlab/")}.difference(DECIDING)
-        return {name: digest(found[name]) for name in sorted(found.keys() - kit)}
+        kit = {path for path in reached if path.is_relative_to(KIT)}
+        found = {_name(p, top).as_posix(): p for p in (inside | reached) - kit | _deciding(kit)}
+        return {name: digest(found[name]) for name in sorted(found)}
 
 
 def model_code(package: Path) -> Code:
@@ -105,8 +103,21 @@ def _counts(path: Path, package: Path) -> bool:
     return path.is_file() and (path.suffix == ".py" or path.stat().st_size <= LARGEST)
 
 
+def _deciding(imported: set[Path]) -> set[Path]:
+    """Give the files of the kit that alter a result, by those of it that a package imports."""
+    names = DECIDING if any(path.is_relative_to(TRAIN) for path in imported) else ()
+    folders = [TRAIN / name for name in FRAMEWORKS if TRAIN / name / "__init__.py" in imported]
+    of_frameworks = {path for folder in folders for path in folder.glob("*.py")}
+    return {TRAIN / name for name in names} | {
+        path for path in of_frameworks if path.name not in OBSERVING
+    }
+
+
 def _reached(top: Path, start: Path) -> Iterator[Path]:
-    """Give a file and all below `top` and in the kit that it imports, directly or not."""
+    """Give a file and all below `top` that it imports, directly or not, and those of the kit.
+
+    What the kit itself imports is not looked for: that takes longer than all the rest.
+    """
     # Beside an installed package lie those of everyone else.
     installed = top.name in ("site-packages", "dist-packages")
     own = start.parent if installed else top
@@ -117,7 +128,9 @@ def _reached(top: Path, start: Path) -> Iterator[Path]:
             continue
         seen.add(path)
         yield path
-        if path.suffix == ".py" and (tree := _parse(path)):
+        if path.is_relative_to(KIT):
+            continue
+        if path.suffix == ".py" and (tree := _parse(files.read_bytes(path))):
             for name in _imports(tree, _name(path, top)):
                 parts = name.split(".")
                 file = (KIT.parent if parts[0] == "gradlab" else top).joinpath(*parts)
@@ -148,20 +161,20 @@ def _statements(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _statements(node)
 
 
-def _parse(path: Path) -> ast.AST | None:
+@functools.lru_cache(maxsize=64)  # it is needed for the imports, and for the digest
+def _parse(content: bytes) -> ast.AST | None:
     try:
-        return ast.parse(files.read_bytes(path))
+        return ast.parse(content)
     except (SyntaxError, ValueError, RecursionError):
         return None
 
 
 def digest(path: Path) -> str:
     """Give a digest of a file; of Python's, of what it does."""
-    tree = _parse(path) if path.suffix == ".py" else None
-    try:
-        content = repr(_plain(tree)).encode() if tree else files.read_bytes(path)
-    except RecursionError:
-        content = files.read_bytes(path)
+    content = files.read_bytes(path)
+    tree = _parse(content) if path.suffix == ".py" else None
+    with suppress(RecursionError):
+        content = repr(_plain(tree)).encode() if tree else content
     return hashlib.sha256(content).hexdigest()[:16]
 
 
