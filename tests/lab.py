@@ -79,6 +79,7 @@ class Lab:
     env: dict[str, str] = field(default_factory=dict)
     small: list[str] = field(default_factory=lambda: SMALL, kw_only=True)
     bucket: Bucket | None = field(default=None, kw_only=True)  # instead of the storage
+    modules: tuple[str, ...] = field(default=warm.TRAINING, kw_only=True)  # loaded before
 
     @property
     def package(self) -> str:
@@ -127,7 +128,7 @@ class Lab:
 
     def start(self, *arguments: str) -> Any:
         """Start a Python module of the project in a process group of its own."""
-        return warm.start(warm.TRAINING, arguments, self.project, self.environment())
+        return warm.start(self.modules, arguments, self.project, self.environment())
 
     def environment(self) -> dict[str, str]:
         """Give the environment of its commands."""

@@ -117,11 +117,13 @@ def pages_of(root: Path) -> list[Page]:
 class Shell:
     """Runs what a page shows in a project, as where it is installed."""
 
-    def __init__(self, project: Path, tools: Path) -> None:
+    def __init__(
+        self, project: Path, tools: Path, modules: tuple[str, ...] = warm.TRAINING
+    ) -> None:
         self.project = project
         tools.mkdir()
         for name, before in (("python", ()), ("gradlab", ("-m", "gradlab"))):
-            warm.program(tools / name, warm.TRAINING, *before)
+            warm.program(tools / name, modules, *before)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GRADLAB_")}
         # One thread, for other tests share the cores.
         self.env = {**clean, "PYTHONPATH": paths(project / "src"), "OMP_NUM_THREADS": "1"}

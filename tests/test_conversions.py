@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from . import warm
 from .conftest import TEMPLATE, generate
 from .lab import QUICK, SMALL, Lab
 from .pages import CONVERSIONS, Page, Shell, edit
@@ -29,6 +30,13 @@ LEARNED = {
     "transformers": ("accuracy", 0.7, 1.0),  # 0.52 for the play of most passages
     "two_optimizers": ("distance", 0.0, 12.0),  # 42 before the first step
 }
+# What a page's own libraries load, beside what every training does.
+LOADED = {
+    "transformers": (
+        *("transformers", "transformers.models.auto.tokenization_auto"),
+        *("transformers.models.gpt2.modeling_gpt2", "transformers.models.gpt2.tokenization_gpt2"),
+    )
+}
 WITHOUT_WIDTH = {"transformers"}  # which is that of the pre-trained model
 SAID = re.compile(r"Outside `data.py` and\s`model.py` (\d+) lines come and (\d+) go")
 MOST = 20  # lines of a regression
@@ -37,6 +45,10 @@ SHORT = ["--max-steps", str(STEPS), "--save-seconds", "0"]
 KILLS = int(os.environ.get("KILLS", "2"))  # of each page's run
 # The project's tests start Python: this one, which has loaded what they need.
 STARTED = "import sys\nsys.executable = {!r}\n"
+
+
+def modules(name: str) -> tuple[str, ...]:
+    return (*warm.TRAINING, *LOADED.get(name, ()))
 
 
 def page(name: str) -> Page:
@@ -52,7 +64,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def shell(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A project in which a page was followed from its first to its last block."""
     folder = tmp_path_factory.mktemp(name)
-    shell = Shell(generate(folder, {}), folder / "tools")
+    shell = Shell(generate(folder, {}), folder / "tools", modules(name))
     shell.follow(page(name))
     yield shell
     shutil.rmtree(folder)
@@ -105,7 +117,8 @@ def test_kills_at_random_moments_leave_the_same_bytes(
 ) -> None:
     small = QUICK if name in WITHOUT_WIDTH else SMALL
     whole, killed = (
-        Lab(shell.project, tmp_path / kind, small=small) for kind in ("whole", "killed")
+        Lab(shell.project, tmp_path / kind, small=small, modules=modules(name))
+        for kind in ("whole", "killed")
     )
     datasets = shell.project / "storage" / "datasets"
     for lab in (whole, killed) if datasets.exists() else ():

@@ -52,7 +52,9 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
 
 
 def lab(forks: Forks, folder: Path) -> Tiny:
-    return Tiny(forks.project, folder / "storage", forks=forks)
+    # What is compiled is little: processes that share the work would take longer to start.
+    env = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    return Tiny(forks.project, folder / "storage", env, forks=forks)
 
 
 def options(kind: str) -> list[str]:
