@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ PROGRAMS = "cookiecutter|cruft|docker|git|gradient|gradlab|make|pip|pipx|python3
 COMMAND = re.compile(rf"(?:\w+=\S+ )*(?:{PROGRAMS}|torchrun|uvx?) \S.*")
 ONLY_ITS_NAME = re.compile(rf"gradlab \w+|python -m {PACKAGE}(?: \w+)?")
 CHANGING = re.compile(r"\b(?:v\d+-[a-z0-9]{6}|mo[0-9a-f]{13}|\d[\d,.:]*)|-{5,}")
+STARTED = "import sys\nsys.executable = {!r}\n"
 PLACEHOLDER = re.compile(r"(?<![\w.-])[A-Z]{2,}(?![\w=])|<\w+>|\.\.\.")
 
 
@@ -118,17 +119,21 @@ class Shell:
     """Runs what a page shows in a project, as where it is installed."""
 
     def __init__(
-        self, project: Path, tools: Path, modules: tuple[str, ...] = warm.TRAINING
+        self,
+        project: Path,
+        tools: Path,
+        modules: tuple[str, ...] = warm.TRAINING,
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        self.project = project
+        self.project, self.tools = project, tools
         tools.mkdir()
         for name, before in (("python", ()), ("gradlab", ("-m", "gradlab"))):
-            warm.program(tools / name, modules, *before)
+            warm.program(tools / name, modules, *before, env=env)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GRADLAB_")}
         # One thread, for other tests share the cores.
         self.env = {**clean, "PYTHONPATH": paths(project / "src"), "OMP_NUM_THREADS": "1"}
         # Where a page finds what comes with the template, and that it fetches nothing.
-        self.env |= {"TEMPLATE": str(TEMPLATE), "HF_HUB_OFFLINE": "1"}
+        self.env |= {"TEMPLATE": str(TEMPLATE), "HF_HUB_OFFLINE": "1", **(env or {})}
         self.env["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, text: str, folder: Path | None = None) -> str:
@@ -146,6 +151,14 @@ class Shell:
         assert done.returncode == 0, f"{text}\n{done.stdout}"
         return done.stdout
 
+    def check(self, cache: Path) -> None:
+        """Let the project's types and its own tests be looked at, which have to be green."""
+        self.run(f"python -m mypy --cache-dir {cache}")
+        # The project's tests start Python: this one, which has loaded what they need.
+        (self.tools / "started.py").write_text(STARTED.format(str(self.tools / "python")))
+        printed = self.run(f"PYTHONPATH={self.tools}:$PYTHONPATH python -m pytest -q -p started")
+        assert " passed" in printed
+
     def follow(self, page: Page) -> None:
         """Do what a page says, block by block; what it shows has to be printed."""
         printed, name = "", self.project.name
@@ -159,6 +172,9 @@ class Shell:
             elif kind == "text":
                 missing = not_printed(node.content, printed)
                 assert not missing, f"{page.at(node)}: {missing}\n{printed}"
+        self.lint()
+
+    def lint(self) -> None:
         self.run("python -m ruff check . && python -m ruff format --check .")
 
 

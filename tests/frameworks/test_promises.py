@@ -7,13 +7,13 @@ import os
 import random
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from ..conftest import generate
 from ..lab import Lab
+from ..pages import Shell
 from ..test_own_workflows import newest, sha
 from ..training.test_killed import at_random, at_the_start, during_a_save, tensorboard_steps
 from ..workflow.conftest import needs_bubblewrap
@@ -193,15 +193,9 @@ def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
 
 
 @on_one_backend
-def test_a_fresh_project_passes_its_own_checks(fresh: Path, entry: Entry, shared: Path) -> None:
-    env = {**os.environ, **entry.env}
-    types = f"mypy --cache-dir {shared / 'mypy'}"
-    for command in ("ruff check", "ruff format --check", types, "pytest -q"):
-        done = subprocess.run(
-            [entry.python, "-m", *command.split()],
-            cwd=fresh,
-            env=env,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+def test_a_fresh_project_passes_its_own_checks(
+    fresh: Path, entry: Entry, shared: Path, tmp_path: Path
+) -> None:
+    shell = Shell(fresh, tmp_path / "tools", entry.modules, entry.env)
+    shell.lint()
+    shell.check(shared / "mypy")

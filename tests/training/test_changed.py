@@ -20,6 +20,7 @@ from safetensors import safe_open
 from gradlab.base.errors import GradlabError
 from gradlab.store import source
 
+from ..conftest import Bake
 from ..kit import KIT, paths
 from ..lab import Lab
 
@@ -522,3 +523,17 @@ def test_code_that_cannot_be_read_is_named_and_not_taken_for_absent(
     monkeypatch.setattr(*((Path, "read_bytes") if kind == "file" else (os, "scandir")), refuse)
     with pytest.raises(GradlabError, match="can't be read"):
         source.code(package)
+
+
+@pytest.mark.parametrize(
+    "framework, own", [("pytorch", "torch"), ("jax", "jax"), ("keras", "keras")]
+)
+def test_the_kits_files_that_count_are_those_of_the_framework_that_is_used(
+    framework: str, own: str, bake: Bake
+) -> None:
+    [package] = (path.parent for path in bake(framework=framework).glob("src/*/train.py"))
+    names = [Path(name) for name in source.code(package) if name.startswith("gradlab/train/")]
+    shared = {path.name for path in names if path.parent.name == "train"}
+    assert shared == {"keyed.py", "streams.py", "devices.py"}
+    of_framework = {path.parent.name for path in names} - {"train"}
+    assert of_framework == {own} and Path(f"gradlab/train/{own}/__init__.py") in names

@@ -102,16 +102,20 @@ def fork(
     What Python reads when it starts is that of the tests, whatever `env` says; what a framework
     reads when it is loaded is that of `env`.
     """
-    given = tuple(item for item in sorted(env.items()) if AT_LOAD.fullmatch(item[0]))
-    return Process(_server(modules, paths, python, given), arguments, folder, env, apart=False)
+    server = _server(modules, paths, python, _at_load(env))
+    return Process(server, arguments, folder, env, apart=False)
 
 
-def program(path: Path, modules: tuple[str, ...], *before: str) -> Path:
+def program(
+    path: Path, modules: tuple[str, ...], *before: str, env: Mapping[str, str] | None = None
+) -> Path:
     """Write a program that is as this Python, but runs a module in a fork of one that is warm.
 
     What is `before` comes before the arguments that it is given. Killed, it takes the module along.
+    What a framework reads when it is loaded is that of `env`.
     """
-    given = (sys.executable, _server(modules, ""), at_start(_environment()))
+    server = _server(modules, "", given=_at_load(env or {}))
+    given = (sys.executable, server, at_start(_environment()))
     lines = [
         f"#!{sys.executable} -IS",
         f"import sys; sys.path.append({str(SERVER.parent)!r})",
@@ -120,6 +124,10 @@ def program(path: Path, modules: tuple[str, ...], *before: str) -> Path:
     path.write_text("\n".join([*lines, ""]))
     path.chmod(0o755)
     return path
+
+
+def _at_load(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(item for item in sorted(env.items()) if AT_LOAD.fullmatch(item[0]))
 
 
 def _differs(env: Mapping[str, str]) -> bool:

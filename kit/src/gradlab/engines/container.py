@@ -66,7 +66,7 @@ class Container(Local):
         problem = "neither docker nor podman is installed"
         for program in filter(shutil.which, ("docker", "podman")):
             engine = cls(program)
-            problem = problem_of([program, "info"]) or ("" if pull else engine._lacks(images))
+            problem = problem_of([program, "version"]) or ("" if pull else engine._lacks(images))
             if not problem:
                 return engine
         return problem
