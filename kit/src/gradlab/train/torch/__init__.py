@@ -80,7 +80,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 def make_repeatable() -> None:
     """Choose algorithms that give the same bits each time, where torch has them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # In the place of use_deterministic_algorithms, which loads the compiler: that takes a second.
+    torch.set_deterministic_debug_mode("warn")
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # read by it when it is loaded
     # Filling fresh memory finds programs that read what they never wrote, and costs time.
     if hasattr(torch.utils, "deterministic"):  # torch >= 2.2
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
