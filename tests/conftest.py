@@ -22,6 +22,9 @@ Bake = Callable[..., Path]
 # Where no bytecode may be written, each command would compile all of its modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# pip would look through all packages once more after each installation, for longer than it takes.
+os.environ.setdefault("PIP_NO_WARN_CONFLICTS", "false")  # as pip reads it
+
 # Of a suite that was started in the background, or by nohup, all processes would ignore these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -131,10 +131,13 @@ class Shell:
             warm.program(tools / name, modules, *before, env=env)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GRADLAB_")}
         # One thread, for other tests share the cores.
-        self.env = {**clean, "PYTHONPATH": paths(project / "src"), "OMP_NUM_THREADS": "1"}
+        self.env = {**clean, "PYTHONPATH": paths(project / "src", tools), "OMP_NUM_THREADS": "1"}
         # Where a page finds what comes with the template, and that it fetches nothing.
         self.env |= {"TEMPLATE": str(TEMPLATE), "HF_HUB_OFFLINE": "1", **(env or {})}
         self.env["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
+        # The project's tests start Python: this one, which has loaded what they need.
+        (tools / "started.py").write_text(STARTED.format(str(tools / "python")))
+        self.env["PYTEST_PLUGINS"] = "started"
 
     def run(self, text: str, folder: Path | None = None) -> str:
         """Run lines of a shell and give what they print."""
@@ -154,10 +157,7 @@ class Shell:
     def check(self, cache: Path) -> None:
         """Let the project's types and its own tests be looked at, which have to be green."""
         self.run(f"python -m mypy --cache-dir {cache}")
-        # The project's tests start Python: this one, which has loaded what they need.
-        (self.tools / "started.py").write_text(STARTED.format(str(self.tools / "python")))
-        printed = self.run(f"PYTHONPATH={self.tools}:$PYTHONPATH python -m pytest -q -p started")
-        assert " passed" in printed
+        assert " passed" in self.run("python -m pytest -q")
 
     def follow(self, page: Page) -> None:
         """Do what a page says, block by block; what it shows has to be printed."""

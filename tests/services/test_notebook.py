@@ -30,7 +30,7 @@ RUN = "5. Run the workflow"
 # What decides the bits beside the settings: the number of threads.
 ENV = {"OMP_NUM_THREADS": "1", "GRADLAB_MIRROR_MINUTES": "0.01"}
 # Builds the project by the setuptools that is there, not by one that pip fetches for each build.
-ENV |= {"PIP_NO_BUILD_ISOLATION": "false"}
+ENV |= {"PIP_NO_BUILD_ISOLATION": "false", "PIP_NO_WARN_CONFLICTS": "false"}
 EPOCHS = 16
 STEPS = EPOCHS * (1078 // 64)
 SMALLER = {
