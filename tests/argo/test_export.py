@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gradlab.check.rules.argo import RULES_OF_MANIFESTS
@@ -389,6 +389,7 @@ def test_a_mistake_is_planted_for_each_rule() -> None:
         max_leaves=30,
     )
 )
+@example(spec={"templates": [], "entrypoint": "main"})
 def test_any_shape_of_a_manifest_can_be_checked(
     tmp_path_factory: pytest.TempPathFactory, spec: Any
 ) -> None:

@@ -32,8 +32,8 @@ def close(word: str, words: Iterable[str]) -> str:
 
 
 def join(words: Iterable[str], last: str = "and") -> str:
-    """Write words as a list in a sentence."""
-    *most, end = (f"`{word}`" for word in words)
+    """Write words as a list in a sentence; without any it is `none`, as in "there are none"."""
+    *most, end = [f"`{word}`" for word in words] or ["none"]
     return f"{', '.join(most)} {last} {end}" if most else end
 
 
