@@ -127,18 +127,19 @@ class Learner:
         parameters, count = arrays["parameters"], self.config.accumulate
         key = jax.random.fold_in(trees.key(self.config.seed, "step"), step)
 
+        def gradients(statistics: Any, number: Any, part: Any) -> Any:
+            own = jax.random.fold_in(key, number)
+            return jax.grad(self._loss, has_aux=True)(parameters, statistics, part, own)
+
         def learn(before: Any, part: Any) -> Any:
             sums, statistics = before
-            number, batch = part
-            own = jax.random.fold_in(key, number)
-            gradients = jax.grad(self._loss, has_aux=True)
-            more, (statistics, losses) = gradients(parameters, statistics, batch, own)
+            more, (statistics, losses) = gradients(statistics, *part)
             return (jax.tree.map(jnp.add, sums, more), statistics), losses
 
-        begun = jax.tree.map(jnp.zeros_like, parameters), arrays["statistics"]
         if count == 1:
-            (sums, statistics), losses = learn(begun, (0, batch))
+            sums, (statistics, losses) = gradients(arrays["statistics"], 0, batch)
             return sums, statistics, losses
+        begun = jax.tree.map(jnp.zeros_like, parameters), arrays["statistics"]
         numbered = jnp.arange(count), trees.parts(batch, count)
         (sums, statistics), lines = jax.lax.scan(learn, begun, numbered)
         means = jax.tree.map(lambda total: total / count, sums)

@@ -184,8 +184,9 @@ assert draw(one) == draw(same) != draw(other) and draw(one)[0] != draw(one)[1]
 assert int(one["count"]) == 0
 world = join("cpu")
 batch = world.spread({"x": np.zeros((6, 2), np.float32), "odd": np.zeros(3), "text": ["a"]})
-print(world.devices, len(batch["x"].sharding.device_set), batch["text"],
-      batch["x"].addressable_shards[0].data.shape, batch["odd"].addressable_shards[0].data.shape)
+x, odd = jax.jit(lambda *arrays: arrays)(batch["x"], batch["odd"])
+print(world.devices, len(x.sharding.device_set), batch["text"],
+      x.addressable_shards[0].data.shape, odd.addressable_shards[0].data.shape)
 """
 
 
