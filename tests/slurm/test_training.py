@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -54,6 +55,12 @@ def is_under_way(cluster: Cluster, runner: Any) -> bool:
     return bool(where(cluster)) or runner.poll() is not None
 
 
+def has_finished(lab: Lab) -> bool:
+    """Tell whether the workflow's newest run has finished."""
+    records = sorted((lab.storage / "workflows/train").glob("run-*.json"))
+    return bool(records) and bool(json.loads(records[-1].read_text())["finished"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_workflow_that_is_cut_off_ends_with_the_same_bytes(
@@ -73,6 +80,8 @@ def test_a_workflow_that_is_cut_off_ends_with_the_same_bytes(
         if way == "submission":
             tell([runner.pid, *descendants(runner.pid)], signal.SIGKILL)
             runner.communicate()
+            if has_finished(lab):  # the command would begin another run
+                break
             runner = lab.start(*command)
         else:
             until(partial(is_under_way, cluster, runner), "a job", 60)
@@ -82,7 +91,7 @@ def test_a_workflow_that_is_cut_off_ends_with_the_same_bytes(
             WAYS[way](cluster)
         done = number + 1
     output, _ = runner.communicate(timeout=900)
-    assert runner.returncode == 0, output
+    assert runner.returncode == 0 or has_finished(lab), output
     print(f"{done} cuts")
     run = newest(lab, f"{lab.package}-run") / "runs" / "train"
     for name in FILES:
