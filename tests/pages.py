@@ -125,7 +125,7 @@ class Shell:
         modules: tuple[str, ...] = warm.TRAINING,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.project, self.tools = project, tools
+        self.project = project
         tools.mkdir()
         for name, before in (("python", ()), ("gradlab", ("-m", "gradlab"))):
             warm.program(tools / name, modules, *before, env=env)
