@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from ..base.errors import GradlabError
 from ..base.files import CHUNK, chunk_size, sha256
 from ..base.retries import retry
@@ -75,6 +73,8 @@ def shown(what: str, size: int) -> Iterator[Callable[[int], object]]:
 
     Gives what counts bytes that are done.
     """
+    from tqdm import tqdm  # takes a tenth of what starting a job does
+
     with tqdm(
         total=size,
         desc=what,
