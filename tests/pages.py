@@ -134,6 +134,7 @@ class Shell:
         self.env = {**clean, "PYTHONPATH": paths(project / "src", tools), "OMP_NUM_THREADS": "1"}
         # Where a page finds what comes with the template, and that it fetches nothing.
         self.env |= {"TEMPLATE": str(TEMPLATE), "HF_HUB_OFFLINE": "1", **(env or {})}
+        self.env |= warm.for_jobs(modules, env)
         self.env["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
         # The project's tests start Python: this one, which has loaded what they need.
         (tools / "started.py").write_text(STARTED.format(str(tools / "python")))
