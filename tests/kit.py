@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -80,3 +83,17 @@ def install_kit(programs: Path) -> None:
     """Install the kit's wheel in an environment that has all that it asks for."""
     command = [programs / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*command, wheel()], check=True)
+
+
+@contextmanager
+def cache_of_types(project: Path, shared: Path) -> Iterator[Path]:
+    """Give a folder that mypy keeps what it knows in: to read all libraries takes half a minute.
+
+    One check at a time has it, and projects alone whose options are alike: else mypy discards it.
+    """
+    options = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]
+    folder = shared / "-".join(["mypy", *options.get("untyped_calls_exclude", [])])
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder

@@ -80,6 +80,8 @@ class Lab:
     small: list[str] = field(default_factory=lambda: SMALL, kw_only=True)
     bucket: Bucket | None = field(default=None, kw_only=True)  # instead of the storage
     modules: tuple[str, ...] = field(default=warm.TRAINING, kw_only=True)  # loaded before
+    # In jobs too, where nothing but a kill ends them before their time.
+    warm_jobs: bool = field(default=False, kw_only=True)
 
     @property
     def package(self) -> str:
@@ -139,6 +141,8 @@ class Lab:
         clean |= {"PYTHONPATH": paths("src"), "OMP_NUM_THREADS": "1"}
         # A job installs the kit from the project's folder, and nothing from elsewhere.
         clean |= {"PIP_NO_INDEX": "1"}
+        if self.warm_jobs:
+            clean |= warm.for_jobs(self.modules)
         return {**clean, "GRADLAB_STORAGE": str(self.storage), **self.env}
 
     def run(self, *arguments: str, code: int = 0) -> str:

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode as Node
 
 from . import warm
-from .kit import TEMPLATE, paths
+from .kit import TEMPLATE, cache_of_types, paths
 
 PACKAGE = "my_model"
 TUTORIAL = "docs/tutorial.md"
@@ -134,6 +134,7 @@ class Shell:
         self.env = {**clean, "PYTHONPATH": paths(project / "src", tools), "OMP_NUM_THREADS": "1"}
         # Where a page finds what comes with the template, and that it fetches nothing.
         self.env |= {"TEMPLATE": str(TEMPLATE), "HF_HUB_OFFLINE": "1", **(env or {})}
+        self.env |= warm.for_jobs(modules, env)
         self.env["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
         # The project's tests start Python: this one, which has loaded what they need.
         (tools / "started.py").write_text(STARTED.format(str(tools / "python")))
@@ -154,9 +155,10 @@ class Shell:
         assert done.returncode == 0, f"{text}\n{done.stdout}"
         return done.stdout
 
-    def check(self, cache: Path) -> None:
+    def check(self, shared: Path) -> None:
         """Let the project's types and its own tests be looked at, which have to be green."""
-        self.run(f"python -m mypy --cache-dir {cache}")
+        with cache_of_types(self.project, shared) as cache:
+            self.run(f"python -m mypy --cache-dir {cache}")
         assert " passed" in self.run("python -m pytest -q")
 
     def follow(self, page: Page) -> None:

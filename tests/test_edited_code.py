@@ -37,7 +37,7 @@ TELLS = (
 )
 IMAGE = "        image = self.images[index]\n"
 # While there is that file, each example takes its time, so that a kill comes before the end.
-SLOWLY = f"{IMAGE}        import os, time; os.path.exists('SLOW') and time.sleep(0.01)\n"
+SLOWLY = f"{IMAGE}        import os, time; os.path.exists('SLOW') and time.sleep(0.006)\n"
 RUN = ("gradlab", "run", "train", "--engine", "paths")
 
 
@@ -52,7 +52,7 @@ def replace(path: Path, *changes: tuple[str, str]) -> None:
 @pytest.fixture
 def lab(bake: Bake, tmp_path: Path) -> Lab:
     """Give a project whose workflow takes some seconds, or longer with `slow` there."""
-    lab = Lab(bake(), tmp_path / "storage")
+    lab = Lab(bake(), tmp_path / "storage", warm_jobs=True)
     lab.env = {"GRADLAB_NETWORK": "off"}
     replace(source(lab) / "config.py", *SMALLER.items())
     replace(source(lab) / "data.py", (IMAGE, SLOWLY.replace("SLOW", str(lab.project / "slow"))))

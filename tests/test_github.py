@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 
 from .conftest import TEMPLATE
 from .environments import lend
+from .kit import cache_of_types
 
 PROGRAMS = Path(sys.executable).parent
 CONSTRAINTS = TEMPLATE / "requirements" / "constraints.txt"
@@ -68,7 +70,9 @@ def test_the_checks_run_on_each_python_that_the_services_have(project: Path) -> 
 
 
 @pytest.mark.slow
-def test_every_command_of_each_job_works_in_a_fresh_project(project: Path, tmp_path: Path) -> None:
+def test_every_command_of_each_job_works_in_a_fresh_project(
+    project: Path, tmp_path: Path, shared: Path
+) -> None:
     """In the same order and shell, with no package but those that the project asks for."""
     environment = tmp_path / "environment"
     table = tomllib.loads((project / "pyproject.toml").read_text())
@@ -78,15 +82,16 @@ def test_every_command_of_each_job_works_in_a_fresh_project(project: Path, tmp_p
         checkout = Path(shutil.copytree(project, tmp_path / name))
         config = checkout / "src/my_model/config.py"
         config.write_text(config.read_text().replace("epochs: int = 60", "epochs: int = 6"))
-        run_commands(jobs(checkout)[name], checkout, environment)
+        run_commands(jobs(checkout)[name], checkout, environment, shared)
     assert list(tmp_path.glob("train/storage/models/my_model/*.json"))
 
 
-def run_commands(job: dict[str, Any], checkout: Path, environment: Path) -> None:
+def run_commands(job: dict[str, Any], checkout: Path, environment: Path, shared: Path) -> None:
     """Run what a job runs, in an environment that its machine would bring."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRADLAB_", "PYTEST_"))}
     home = str(environment.parent)
     clean |= {"PIP_CONSTRAINT": str(CONSTRAINTS), "HOME": home, "OMP_NUM_THREADS": "1"}
+
     # Else pip would compile all modules, of which most are never loaded.
     clean |= {"PIP_NO_COMPILE": "1"}
     path = os.pathsep.join([str(environment / "bin"), "/usr/bin", "/bin"])
@@ -96,12 +101,13 @@ def run_commands(job: dict[str, Any], checkout: Path, environment: Path) -> None
     commands = [step["run"] for step in job["steps"] if "run" in step]
     assert len(commands) > 1
     for command in commands:
-        done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command],
-            cwd=checkout,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with cache_of_types(checkout, shared) if command == "mypy" else nullcontext("") as cache:
+            done = subprocess.run(
+                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command],
+                cwd=checkout,
+                env=env | {"MYPY_CACHE_DIR": str(cache)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         assert done.returncode == 0, f"{shlex.quote(command)}:\n{done.stdout}"

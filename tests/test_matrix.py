@@ -18,7 +18,7 @@ import yaml
 from packaging.metadata import Metadata
 
 from .conftest import TEMPLATE, Bake, generate
-from .kit import environment, install_kit, requirements
+from .kit import cache_of_types, environment, install_kit, requirements
 from .lab import Lab, call
 from .sound import assert_sound
 from .test_template import ANSWERS, CHOICES, FILES, files, run
@@ -137,7 +137,8 @@ def test_a_choice_can_be_packaged_as_what_was_answered(bake: Bake, answers: Answ
 def test_a_project_of_the_longest_name_passes_its_own_type_check(
     long: Path, python: str, shared: Path
 ) -> None:
-    assert "Success" in call(long, python, "-m", "mypy", "--cache-dir", str(shared / "mypy"))
+    with cache_of_types(long, shared) as cache:
+        assert "Success" in call(long, python, "-m", "mypy", "--cache-dir", str(cache))
 
 
 @pytest.mark.slow

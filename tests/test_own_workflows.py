@@ -167,6 +167,7 @@ def test_a_signal_to_every_process_of_a_run_saves_the_training(lab: Lab, engine:
 @pytest.mark.slow
 def test_the_sweep_keeps_the_best_model_and_shows_the_comparison(brief: Lab) -> None:
     lab = brief
+    lab.warm_jobs = True
     output = lab.run("gradlab", "run", "sweep")
     best = newest(lab, f"{lab.package}-sweep")
     header, *rows = (best / "comparison.csv").read_text().splitlines()

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from .. import warm
 from .kernels import HOST, INSTALLED, Environment, host_packages
 from .notebook import Notebook
 from .processes import children_of, namespace, until
@@ -58,16 +60,21 @@ class Machine:
         python: Environment,
         kept: Mapping[str, Path],
         env: Mapping[str, str],
+        warm_python: Path | None = None,
     ) -> None:
-        """Start it; `kept` maps folders of the machine to folders here, which outlive it."""
-        self.kind = kind
+        """Start it; `kept` maps folders of the machine to folders here, which outlive it.
+
+        A Python of `warm.for_jobs` is that of its jobs, with all that this needs to be seen.
+        """
+        self.kind, self._warm_python = kind, warm_python
         self.python = str(VENV / "bin" / "python")
         # A short name, since the kernels' sockets lie in it.
         self.disk = Path(tempfile.mkdtemp(prefix="m-"))
         self._env = _basic_env(kind) | dict(kind.env) | dict(env)
         self._notebooks: list[Notebook] = []
         self._make_venv(python)
-        command = [*_system(), *self._folders(kept), *_packages(python), *self._peculiarities()]
+        seen = [*_packages(python), *(_tests() if warm_python else [])]
+        command = [*_system(), *self._folders(kept), *seen, *self._peculiarities()]
         self._process, self._info = _boot(command)
         self.pid = int(self._info["child-pid"])
 
@@ -76,6 +83,8 @@ class Machine:
         subprocess.run([python.python, "-m", "venv", "--without-pip", venv], check=True)
         (packages,) = venv.glob("lib/python*/site-packages")
         lines = [str(STAND_INS), str(INSTALLED)] if self.kind.stand_ins else [str(INSTALLED)]
+        if self._warm_python:
+            lines.append(f"import sys; sys._base_executable = {str(self._warm_python)!r}")
         (packages / "preinstalled.pth").write_text("\n".join(lines))
 
     def _folders(self, kept: Mapping[str, Path]) -> list[str]:
@@ -185,6 +194,13 @@ def _packages(python: Environment) -> list[str]:
     program = [*(HERE / name for name in PROGRAM), host_packages() / "mfusepy.py"]
     seen += [(file, DRIVE / file.name) for file in program]
     return [o for here, there in seen for o in ("--ro-bind", str(here), str(there))]
+
+
+def _tests() -> list[str]:
+    """Show what a fork for a job stands on: the tests' own Python, and how it is asked."""
+    places = {sys.prefix, str(Path(warm.__file__).parent)}
+    shown = [place for place in sorted(places) if Path(place).parts[1] not in SYSTEM]
+    return [option for place in shown for option in ("--ro-bind", place, place)]
 
 
 def _boot(options: list[str]) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:

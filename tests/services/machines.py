@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from .. import warm
 from .cloud import USER, Cloud
 from .kernels import OWN, environment
 from .machine import DRIVE, Kind, Machine
@@ -83,7 +84,9 @@ class Machines:
         self.cache = cache
         self.shared = shared
         self.made: list[Machine] = []
-        self.frameworks: tuple[str, ...] = ()  # beside PyTorch, on those that are made from now on
+        # Of those that are made from now on:
+        self.frameworks: tuple[str, ...] = ()  # that they have beside PyTorch
+        self.loaded: tuple[str, ...] = ()  # modules that their jobs need not load
 
     def colab(
         self, cloud: Cloud, python: str = OWN, env: Mapping[str, str] | None = None
@@ -120,7 +123,9 @@ class Machines:
         python: str = OWN,
     ) -> Machine:
         place = environment(self.cache, python, self.frameworks)
-        machine = Machine(kind, place, {**kept, str(self.shared): self.shared}, env or {})
+        seen = {**kept, str(self.shared): self.shared}
+        python_of_jobs = warm.for_jobs(self.loaded) if self.loaded else {}
+        machine = Machine(kind, place, seen, env or {}, *map(Path, python_of_jobs.values()))
         self.made.append(machine)
         return machine
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 
+from .. import warm
 from ..lab import Lab
 from .cloud import Cloud
 from .gitserver import Repository, Server
@@ -31,7 +32,7 @@ RUN = "5. Run the workflow"
 ENV = {"OMP_NUM_THREADS": "1", "GRADLAB_MIRROR_MINUTES": "0.01"}
 # Builds the project by the setuptools that is there, not by one that pip fetches for each build.
 ENV |= {"PIP_NO_BUILD_ISOLATION": "false", "PIP_NO_WARN_CONFLICTS": "false"}
-EPOCHS = 16
+EPOCHS = 10
 STEPS = EPOCHS * (1078 // 64)
 SMALLER = {
     "epochs: int = 60": f"epochs: int = {EPOCHS}",
@@ -83,6 +84,13 @@ def expected(small: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     lab = Lab(small, tmp_path_factory.mktemp("expected"))
     lab.run("my_model", "train", "--name", "train")
     return lab.sha("train")
+
+
+@pytest.fixture
+def machines(machines: Machines) -> Machines:
+    """Machines whose jobs need not load PyTorch."""
+    machines.loaded = warm.TRAINING
+    return machines
 
 
 @pytest.fixture
@@ -191,7 +199,8 @@ SECRET = TELL.replace("outputs:", "env: {TOKEN: secret:MY_TOKEN}\n    outputs:")
 def test_in_colab_everything_runs_and_is_on_drive(
     repository: Repository, machines: Machines, cloud: Cloud, expected: str
 ) -> None:
-    # As a user's machine builds: in an environment of its own.
+    # As a user's machine builds, in an environment of its own, and trains.
+    machines.loaded = ()
     machine = machines.colab(cloud, env=ENV | {"PIP_NO_BUILD_ISOLATION": "true"})
     before = machine.run("python", "-m", "pip", "freeze")
     book = open_notebook(machine, repository, as_onnx=False, download=True, show_tensorboard=True)
@@ -210,6 +219,7 @@ def test_in_a_gradient_notebook_the_same_bytes_come_out(
 ) -> None:
     notebooks, storage = tmp_path / "notebooks", tmp_path / "storage"
     shutil.copytree(small, notebooks)
+    machines.loaded = ()
     machine = machines.gradient(notebooks, storage, env=ENV)
     book = machine.notebook(notebooks / "notebooks/train.ipynb")
     text = book.run()

@@ -5,16 +5,17 @@ A command whose environment sets what Python reads when it starts is started the
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import functools
+import hashlib
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,10 @@ TRAINING = (
 JAX = (*LEARNING, "jax.export", "flax.nnx", "optax")
 KERAS = (*LEARNING, "keras", "jax.export")
 TENSORFLOW = (*LEARNING, "tensorflow", "keras")
+# Where every job finds them, which may have a /tmp of its own.
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
+SERVERS = Path(sys.prefix, f"warm-{RUN[:8]}")
+STARTED: list[Any] = []  # kept, that none is taken for one that was forgotten
 AT_LOAD = re.compile(r"(JAX|KERAS|TF)_.*")
 
 
@@ -116,14 +121,29 @@ def program(
     """
     server = _server(modules, "", given=_at_load(env or {}))
     given = (sys.executable, server, at_start(_environment()))
+    return _write(path, f"asking.main(*{given!r}, sys.argv[0], *{before!r}, *sys.argv[1:])")
+
+
+def _write(path: Path, asks: str) -> Path:
     lines = [
         f"#!{sys.executable} -IS",
         f"import sys; sys.path.append({str(SERVER.parent)!r})",
-        f"import asking; asking.main(*{given!r}, sys.argv[0], *{before!r}, *sys.argv[1:])",
+        f"import asking; {asks}",
     ]
     path.write_text("\n".join([*lines, ""]))
     path.chmod(0o755)
     return path
+
+
+def for_jobs(
+    modules: tuple[str, ...], env: Mapping[str, str] | None = None, python: str = sys.executable
+) -> dict[str, str]:
+    """Give the variable by which jobs of `gradlab run`, if it is started here, run modules warm.
+
+    Such a module is no process of the job's; but signals to the job reach it, and so does its end.
+    """
+    server = _server(modules, "", python, _at_load(env or {}))
+    return {"WARM_PYTHON": str(Path(server).parent / "bin" / "python")}
 
 
 def _at_load(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -142,28 +162,46 @@ def _environment() -> dict[str, str]:
     return clean | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-@functools.cache
 def _server(
     modules: tuple[str, ...],
     paths: str,
     python: str = sys.executable,
     given: tuple[tuple[str, str], ...] = (),
 ) -> str:
-    folder = tempfile.mkdtemp(prefix="warm-")
-    path = f"{folder}/socket"
+    return _served(modules, paths, python, given)
+
+
+@functools.cache
+def _served(
+    modules: tuple[str, ...], paths: str, python: str, given: tuple[tuple[str, str], ...]
+) -> str:
+    """Start a server, or find that of another process of these tests; it ends with the last one."""
+    env = _environment() | {"PYTHONPATH": paths, **dict(given)}
+    key = repr((modules, paths, python, given, at_start(env)))
+    folder = SERVERS / hashlib.sha256(key.encode()).hexdigest()[:12]
+    with Path(sys.prefix, "warm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _serve(folder, [python, "-P", str(SERVER), f"{folder}/socket", *modules], env)
+        else:
+            os.open(folder / "used", os.O_WRONLY)
+    return f"{folder}/socket"
+
+
+def _serve(folder: Path, command: list[str], env: Mapping[str, str]) -> None:
+    (folder / "bin").mkdir(parents=True)
+    (folder / "lib").symlink_to(Path(sys.base_prefix, "lib"))  # what the Python of jobs comes with
+    handed = (os.path.realpath(sys.executable), f"{folder}/socket", at_start(_environment()))
+    _write(folder / "bin" / "python", f"asking.job(*{handed!r}, *sys.argv)")
+    os.mkfifo(folder / "used")
+    used = os.open(folder / "used", os.O_RDONLY | os.O_NONBLOCK)
+    os.open(folder / "used", os.O_WRONLY)  # until this process has ended
     process = subprocess.Popen(
-        [python, "-P", str(SERVER), path, *modules],
-        env=_environment() | {"PYTHONPATH": paths, **dict(given)},
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
+        command, env=env, text=True, stdin=used, stdout=subprocess.PIPE, start_new_session=True
     )
-    assert process.stdin and process.stdout
-    atexit.register(subprocess.run, ["rm", "-r", folder])
-    atexit.register(process.stdin.close)
-    assert process.stdout.readline() == "ready\n"
-    return path
+    os.close(used)
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    STARTED.append(process)
 
 
 class Process:

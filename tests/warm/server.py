@@ -4,12 +4,16 @@
 
 Each connection brings one command: its output's files, or all three, then its length and itself, as
 JSON. The answers are two lines: its process id, and its exit code once it has ended. A command may
-name modules to load `afresh`, and be `tied` to the connection, with which it is killed then.
+name modules to load `afresh`, and be `tied` to the connection: what comes by it then are signals,
+and with its end the command is killed. It may `inhabit` the environment of a Python, in the
+namespaces of whoever asked for it. The server ends with its standard input, and removes the folder
+of its socket.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import io
@@ -17,17 +21,24 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
+import site
 import socket
+import struct
 import sys
 import tempfile
 import threading
 import traceback
+import types
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 HEAD = 8  # bytes that hold a command's length
+NAMESPACES = ("user", "cgroup", "ipc", "uts", "net", "pid", "mnt")
+WARM_PYTHON = "WARM_PYTHON"  # that jobs of `gradlab run` are to have: see warm.for_jobs
 
 
 def serve(path: str, modules: list[str]) -> None:
@@ -54,6 +65,9 @@ def serve(path: str, modules: list[str]) -> None:
                 os._exit(0)
             for file in (*files, connection.detach()):
                 os.close(file)
+    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+    with suppress(OSError):  # there are others
+        os.rmdir(os.path.dirname(os.path.dirname(path)))
 
 
 def draw() -> None:
@@ -75,6 +89,8 @@ def receive(connection: socket.socket, size: int) -> Any:
 
 def watch(connection: socket.socket, command: dict[str, Any], files: list[int]) -> None:
     """Start a command and tell how it ends: a process that is killed can't tell that itself."""
+    if command.get("inhabit"):
+        enter(connection)
     pid = os.fork()
     if pid == 0:
         connection.close()
@@ -85,11 +101,33 @@ def watch(connection: socket.socket, command: dict[str, Any], files: list[int]) 
         connection.sendall(f"{pid}\n".encode())
     if command.get("tied"):
         ended = os.pidfd_open(pid)
-        if ended not in select.select([ended, connection], [], [])[0]:
-            os.kill(pid, signal.SIGKILL)
+        while ended not in select.select([ended, connection], [], [])[0]:
+            for number in connection.recv(16) or [signal.SIGKILL]:
+                os.kill(pid, number)
     status = os.waitpid(pid, 0)[1]
     with suppress(OSError):
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def enter(connection: socket.socket) -> None:
+    """Enter the namespaces of whoever is at the other end."""
+    size = struct.calcsize("3i")
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    there, here = (Path(f"/proc/{pid}/ns") for pid in (struct.unpack("3i", peer)[0], "self"))
+    names = [name for name in NAMESPACES if os.readlink(there / name) != os.readlink(here / name)]
+    libc = ctypes.CDLL(None, use_errno=True)
+    for file in [os.open(there / name, os.O_RDONLY) for name in names]:
+        if libc.setns(file, 0):
+            raise OSError(ctypes.get_errno(), "a job's namespace can't be entered")
+        os.close(file)
+
+
+def inhabit(program: str) -> None:
+    """Find the packages that a Python of this path would find, and be installed where it is."""
+    place = Path(program).parents[1]
+    sys.executable, sys.prefix, sys.exec_prefix = program, str(place), str(place)
+    sys.path[:] = [path for path in sys.path if not path.endswith("-packages")]
+    site.addsitedir(str(next(place.glob("lib/python*/site-packages"))))
 
 
 def become(command: dict[str, Any], files: list[int]) -> int:
@@ -107,6 +145,10 @@ def become(command: dict[str, Any], files: list[int]) -> int:
     os.environ.update(command["env"])
     os.chdir(command["folder"])
     tempfile.tempdir = None
+    if command.get("inhabit"):
+        inhabit(command["inhabit"])
+    if python := os.environ.pop(WARM_PYTHON, ""):
+        sys._base_executable = python  # type: ignore[attr-defined]
     if not sys.flags.isolated:
         sys.dont_write_bytecode = bool(command["env"].get("PYTHONDONTWRITEBYTECODE"))
         paths = filter(None, command["env"].get("PYTHONPATH", "").split(os.pathsep))
@@ -148,7 +190,10 @@ def load_afresh(name: str) -> None:
 
 def run(module: str) -> int:
     try:
-        if module.endswith(".py"):
+        if module == "-":
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(compile(sys.stdin.read(), "<stdin>", "exec"), vars(main))
+        elif module.endswith(".py"):
             runpy.run_path(module, run_name="__main__")
         else:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
