@@ -87,6 +87,8 @@ class Sharded(Checkpoints):
         if self.team.rank == 0 and not failure:
             failure = self._tried(lambda: self._write_manifest(step, written)).failure
         if failure := self.team.exchange(failure)[0]:
+            if mine := outcomes[self.team.rank].shard:
+                remove(self.folder / mine.name)  # else each failure would leave one more
             raise OSError(failure)
 
     def _write_all(self, step: int, give: Callable[[], Pieces]) -> list[Outcome]:
