@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import fsdp
-from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from ...base.errors import GradlabError, reason
@@ -77,7 +76,7 @@ class Team:
         The modules in its lists are gathered one by one as they compute, all others together.
         Raises GradlabError for a network that can't be split.
         """
-        mesh = init_device_mesh(self.world.device.type, (self.size,))
+        mesh = dist.init_device_mesh(self.world.device.type, (self.size,))
         try:
             for module in [*_blocks(network), network]:
                 fully_shard(module, mesh=mesh, reshard_after_forward=True)
