@@ -119,11 +119,11 @@ class Learner:
 
     def step(self, step: int, batch: Any, rate: float | None = None) -> Losses:
         """Learn from a batch, by the step's rate or another; give its losses, on the device."""
+        if self.team:
+            self.team.same_buffers(self.network)
         self.world.seed_step(self.config.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step) if rate is None else rate
-        if self.team:
-            self.team.same_buffers(self.network)
         parts = [self._backward(part) for part in self._parts(batch)]
         self._update(self.optimizer)
         if self.average:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed import fsdp
+from torch.distributed import device_mesh, fsdp
 from torch.optim import Optimizer
 
 from ...base.errors import GradlabError, reason
@@ -76,7 +76,7 @@ class Team:
         The modules in its lists are gathered one by one as they compute, all others together.
         Raises GradlabError for a network that can't be split.
         """
-        mesh = dist.init_device_mesh(self.world.device.type, (self.size,))
+        mesh = device_mesh.init_device_mesh(self.world.device.type, (self.size,))
         try:
             for module in [*_blocks(network), network]:
                 fully_shard(module, mesh=mesh, reshard_after_forward=True)
