@@ -9,7 +9,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from torch import distributed as dist
 from torch import nn
 
 from gradlab.base.errors import GradlabError
 from gradlab.train.torch import World
-from gradlab.train.torch.shards import _blocks, team
+from gradlab.train.torch.shards import Team, _blocks, team
 
 from .. import warm
 from ..lab import PER_EPOCH, Lab, descendants
@@ -212,6 +213,43 @@ def test_what_cannot_be_split_is_refused(
 ) -> None:
     with pytest.raises(GradlabError, match=words):
         team(World(0, size, torch.device("cpu")), precision, compiled)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Team]:
+    """A team of one process, which splits as one of several does."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/met", rank=0, world_size=1)
+    yield Team(World(0, 1, torch.device("cpu")), dist.group.WORLD)
+    dist.destroy_process_group()
+
+
+class Rows(torch.optim.SGD):
+    """Keeps a number for each row of a parameter."""
+
+    def step(self) -> None:  # type: ignore[override]
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["rows"] = parameter.detach().mean(1)
+
+
+def test_an_optimizer_whose_state_would_not_come_back_is_refused(alone: Team) -> None:
+    network = nn.Linear(4, 4, bias=False)
+    alone.split(network)
+    usual, other = torch.optim.AdamW(network.parameters()), Rows(network.parameters())
+    for optimizer in (usual, other):
+        network(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+    alone.prove(usual)
+    with pytest.raises(GradlabError, match=r"the state of Rows: its 'rows' has not the shape"):
+        alone.prove(other)
+
+
+def test_a_parameter_without_dimensions_is_refused_by_its_reason(alone: Team) -> None:
+    network = nn.Linear(2, 2)
+    network.scale = nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(GradlabError, match=r"--shard can't split the model .*scalar"):
+        alone.split(network)
 
 
 class Tied(nn.Module):
