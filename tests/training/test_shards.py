@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from gradlab.store.copier import Copier
 from gradlab.store.folder import Folder, SlowMount
 from gradlab.store.shards import is_complete
 from gradlab.train.run_copies import RunCopies
-from gradlab.train.sharded import Sharded
+from gradlab.train.sharded import Sharded, saver
 
 from .test_weights import equal
 
@@ -29,6 +31,7 @@ class Member:
     """One of several that meet: what processes do by messages, threads do by a list."""
 
     size = SIZE
+    folder: Path
 
     def __init__(self, rank: int, meeting: threading.Barrier, values: list[Any]) -> None:
         self.rank, self.meeting, self.values = rank, meeting, values
@@ -189,6 +192,48 @@ def test_another_number_of_processes_is_refused_with_what_would_do(run: Run, siz
     with pytest.raises(GradlabError, match=rf"among {SIZE} processes, and {size} can't") as error:
         Run(run.folder.parent, size).loaded()
     assert f"--nproc-per-node {SIZE}" in str(error.value) and "another --name" in str(error.value)
+
+
+class Far(Member):
+    """One on a machine whose folder of the same name is another one."""
+
+    def exchange(self, value: Any) -> list[Any]:
+        found = super().exchange(value)
+        here = self.folder
+        return [(here, each[1]) if type(each) is tuple and each[0] else each for each in found]
+
+
+def meet(run: Run) -> list[BaseException | None]:
+    """Have all processes meet in the first one's folder; give what each of them raised."""
+    raised: list[BaseException | None] = [None] * SIZE
+
+    def come(rank: int) -> None:
+        opened: Any = SimpleNamespace(checkpoints=run.stores[0]) if rank == 0 else None
+        try:
+            saver(opened, run.members[rank])
+        except GradlabError as error:
+            raised[rank] = error
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in range(SIZE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_all_processes_have_to_see_one_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradlab.train.sharded.SEEN", 0.2)
+    assert meet(run) == [None] * SIZE and not run.files()
+    far = Far(1, run.members[1].meeting, run.members[1].values)
+    far.folder = tmp_path / "elsewhere"
+    run.members[1] = far
+    for error in meet(run):
+        assert re.search(r"process 1 on \S+: .* is not seen on", str(error))
+        assert "set GRADLAB_STORAGE" in str(error) and str(error).count("process ") == 1
+    assert not run.files() and not far.folder.exists()
 
 
 class Broken(SlowMount):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ..base.errors import GradlabError, reason
-from ..base.files import Pieces, prepare, read_bytes, remove, write_durably
+from ..base.files import Pieces, read_bytes, remove, write_durably
 from ..services import session
 from ..store import shards
 from ..store.copier import FULL
@@ -85,7 +85,7 @@ class Sharded(Checkpoints):
         written = [outcome.shard for outcome in outcomes if outcome.shard]
         failure = "; ".join(filter(None, (outcome.failure for outcome in outcomes)))
         if self.team.rank == 0 and not failure:
-            failure = self._tried(lambda: self._write_manifest(step, written)).failure
+            failure = _tried(self.team, lambda: self._write_manifest(step, written)).failure
         if failure := self.team.exchange(failure)[0]:
             if mine := outcomes[self.team.rank].shard:
                 remove(self.folder / mine.name)  # else each failure would leave one more
@@ -98,15 +98,7 @@ class Sharded(Checkpoints):
             pieces = give()
             return shards.of(self._put(file_name(step, *pieces, suffix=SHARD), pieces))
 
-        return self.team.exchange(self._tried(write))
-
-    def _tried(self, work: Callable[[], shards.Shard | None]) -> Outcome:
-        try:
-            return Outcome(work())
-        # A full disk or lost mount comes as OSError, RuntimeError and others, by the layer.
-        except Exception as error:
-            where = f"process {self.team.rank} on {socket.gethostname()}: {reason(error)}"
-            return Outcome(None, where, getattr(error, "errno", None) in FULL)
+        return self.team.exchange(_tried(self.team, write))
 
     def _write_manifest(self, step: int, written: list[shards.Shard]) -> None:
         for shard in written:
@@ -151,9 +143,19 @@ class Sharded(Checkpoints):
                 raise OSError(f"{self.folder / name} reads otherwise than the first process saw it")
             parts.append(restored(data)["state"])
 
-        outcome = Outcome(None) if parts else self._tried(load)
+        outcome = Outcome(None) if parts else _tried(self.team, load)
         _raise_all(self.team, outcome, "The run can't be carried on by all processes")
         return parts[0]
+
+
+def _tried(team: Team, work: Callable[[], shards.Shard | None]) -> Outcome:
+    """Do what writes a shard, or none; give what became of it."""
+    try:
+        return Outcome(work())
+    # A full disk or lost mount comes as OSError, RuntimeError and others, by the layer.
+    except Exception as error:
+        where = f"process {team.rank} on {socket.gethostname()}: {reason(error)}"
+        return Outcome(None, where, getattr(error, "errno", None) in FULL)
 
 
 def _await(path: Path, size: int) -> None:
@@ -219,26 +221,21 @@ def saver(run: Run | None, team: Team | None) -> Saver | None:
 def _meet(team: Team, own: Path | None) -> Path:
     """Give all the first one's folder, once each has read there what that one wrote."""
     word = secrets.token_hex(8)
-    first = team.exchange((own, word))[0]
-    folder, word = first
-    place = folder / f".{word}.tmp"  # swept, if this process dies
+    folder, word = team.exchange((own, word))[0]
+    # Swept, if this process dies. Not by its id, which one on another machine may have, too.
+    places = [folder / f".{word}.{rank}.tmp" for rank in range(team.size)]
 
     def see() -> None:
-        if own:
-            write_durably(place, word.encode(), synced=False)
-        _await(place, len(word))
-        prepare(folder)
+        if not own:
+            _await(places[0], len(word))
+        write_durably(places[team.rank], word.encode(), synced=False)
 
-    try:
-        see()
-        outcome = Outcome(None)
-    except (OSError, GradlabError) as error:
-        outcome = Outcome(None, f"process {team.rank} on {socket.gethostname()}: {error}")
+    outcome = _tried(team, see)
     try:
         _raise_all(team, outcome, f"Not all processes can write in {folder}")
     finally:
-        if own:
-            remove(place)
+        if not outcome.failure:
+            remove(places[team.rank])
     return Path(folder)
 
 
