@@ -60,7 +60,7 @@ class Run:
         for member in self.members:
             member.size = size
         self.stores = [Sharded(self.folder, team=member) for member in self.members]
-        self.most = 0
+        self.most, self.first = 0, lambda: None
 
     def save(self, step: int, numbers: int = 1000) -> bool:
         """Save a part of each; tell whether all of them took it for saved."""
@@ -71,7 +71,8 @@ class Run:
             return lambda: {"step": step, "state": part}
 
         for rank, store in enumerate(self.stores):
-            store.save(step, state(rank), lambda: None, lambda: done.append(step))
+            first = self.first if rank == 0 else lambda: None
+            store.save(step, state(rank), first, lambda: done.append(step))
             self.most = max(self.most, len(self.files()))
         for store in self.stores:
             store.wait()
@@ -169,6 +170,29 @@ def test_a_part_that_cannot_be_saved_is_told_to_all_and_the_next_one_can(
     assert "Step 2 could not be saved" in told and "process 1 on " in told
     assert len(run.files()) == FILES
     assert run.save(3) and run.loaded() == 3
+
+
+def test_what_the_first_writes_beside_its_shard_may_fail(run: Run) -> None:
+    """Such as the best model: the others wait for it, and are to know."""
+    assert run.save(1)
+
+    def fail() -> None:
+        raise MemoryError
+
+    run.first = fail
+    assert not run.save(2)
+    run.first = lambda: None
+    assert run.save(3) and run.loaded() == 3
+
+
+def test_a_process_that_did_not_begin_to_save_is_waited_for_no_longer_than_to_the_next(
+    run: Run,
+) -> None:
+    assert run.save(1)
+    for store in run.stores[1:]:
+        store.save(2, lambda: {"step": 2, "state": {}}, lambda: None, lambda: None)
+    assert run.save(3) and run.loaded() == 3
+    assert len(run.files(".manifest")) == 2
 
 
 def test_a_full_disk_leaves_the_newest_checkpoint_and_takes_the_next(

@@ -84,9 +84,12 @@ class Checkpoints:
         try:
             give = self._taken(state)
 
-            def work() -> None:
+            def pieces() -> Pieces:
                 first()
-                self._commit(step, give)
+                return give()
+
+            def work() -> None:
+                self._commit(step, pieces)
 
             writer = threading.Thread(target=self._save, args=(step, work, then), name="checkpoint")
             # Before it starts, for from then on the thread counts.
@@ -111,7 +114,7 @@ class Checkpoints:
         return give
 
     def _commit(self, step: int, give: Callable[[], Pieces]) -> None:
-        """Write a checkpoint whose pieces are given, so that it counts from then on."""
+        """Write a checkpoint whose pieces are given, or why not, so that it counts from then on."""
         pieces = give()
         self._mark_whole(self._put(file_name(step, *pieces), pieces))
 

@@ -98,7 +98,14 @@ class Sharded(Checkpoints):
             pieces = give()
             return shards.of(self._put(file_name(step, *pieces, suffix=SHARD), pieces))
 
-        return self.team.exchange(_tried(self.team, write))
+        mine = _tried(self.team, write)
+        while True:
+            outcomes = self.team.exchange((step, mine))
+            newest = max(each for each, _ in outcomes)
+            if step < newest:  # a process could not even begin to save this one
+                raise OSError(f"step {newest} is being saved")
+            if all(each == step for each, _ in outcomes):
+                return [outcome for _, outcome in outcomes]
 
     def _write_manifest(self, step: int, written: list[shards.Shard]) -> None:
         for shard in written:
