@@ -82,6 +82,10 @@ ELSEWHERE = {
         "tests/training/test_distributed.py::"
         "test_two_processes_resumed_by_two_end_with_the_same_bytes"
     ),
+    "torchrun --nproc-per-node 4 -m my_model train --shard": (
+        "tests/training/test_sharded.py::"
+        "test_four_processes_killed_at_random_in_half_precision_end_with_the_same_bytes"
+    ),
     'git init --initial-branch main && git add --all && git commit --message "Start"': GRADIENT,
     "git remote add origin https://github.com/your-github-name/my_model": GRADIENT,
     "git push --set-upstream origin main": GRADIENT,

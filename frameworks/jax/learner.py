@@ -16,7 +16,16 @@ from flax import nnx
 from safetensors.numpy import save
 
 from gradlab.services.machine import Device
-from gradlab.train import keyed, places, profiles, provenance, runs, streams, weightfile
+from gradlab.train import (
+    devices,
+    keyed,
+    places,
+    profiles,
+    provenance,
+    runs,
+    streams,
+    weightfile,
+)
 from gradlab.train.jax import join, loader, trees
 from gradlab.train.jax.profiler import Profiler
 from gradlab.train.loader import Loader
@@ -42,6 +51,8 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.world = join(config.device)
+        devices.refuse_shards("JAX", config.shard)
+        self.team: Any = None  # of processes that split the network
         self.settings = dict[str, Any]()  # beside the options, what a run can't change on its way
 
     def load(self, saved: Weights, source: object) -> None:
@@ -219,6 +230,10 @@ class Learner:
     def weights(self) -> Weights:
         """Give a copy of the weights that are evaluated."""
         return trees.copies(self._evaluated())
+
+    def whole(self, weights: Weights) -> Weights:
+        """Give all of the weights: they are never split."""
+        return weights
 
     def file(self, weights: Weights, settings: dict[str, Any]) -> bytes:
         """Give the file of some weights, with the settings of their training."""

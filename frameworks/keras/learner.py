@@ -13,7 +13,16 @@ import keras
 from safetensors.numpy import load, save
 
 from gradlab.services.machine import Device
-from gradlab.train import keyed, places, profiles, provenance, runs, streams, weightfile
+from gradlab.train import (
+    devices,
+    keyed,
+    places,
+    profiles,
+    provenance,
+    runs,
+    streams,
+    weightfile,
+)
 from gradlab.train.keras import backend, backend_name, join, loader, version
 from gradlab.train.keras.network import (
     Arrays,
@@ -45,6 +54,8 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.world = join(config.device, config.compile)
+        devices.refuse_shards("Keras", config.shard)
+        self.team: Any = None  # of processes that split the network
         # Beside the options, what a run can't change on its way: the backends' last bits differ.
         self.settings = {"framework": f"keras on {backend_name()}"}
         keyed.split(config.batch_size, self.world.size, config.accumulate)
@@ -154,6 +165,10 @@ class Learner:
         """Give a copy of the weights that are evaluated."""
         with self._kept():
             return arrays(self.network.weights)
+
+    def whole(self, weights: Arrays) -> Arrays:
+        """Give all of the weights: they are never split."""
+        return weights
 
     def file(self, weights: Arrays, settings: dict[str, Any]) -> bytes:
         """Give the file of some weights, with the settings of their training."""

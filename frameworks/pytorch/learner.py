@@ -19,8 +19,15 @@ from gradlab.train import keyed, places, profiles, provenance, runs, streams, we
 from gradlab.train.collate import mapped
 from gradlab.train.loader import Loader
 from gradlab.train.torch import autocast, join, loader
-from gradlab.train.torch.network import Average, evaluating, infer, load_weights, prove, weights
-from gradlab.train.weights import load_optimizer
+from gradlab.train.torch.network import (
+    Average,
+    evaluating,
+    infer,
+    load_optimizer,
+    load_weights,
+    prove,
+    weights,
+)
 
 from . import task
 from .config import ModelConfig, TrainConfig
@@ -42,6 +49,12 @@ class Learner:
         self.world = join(config.device)
         self.settings = dict[str, Any]()  # beside the options, what a run can't change on its way
         keyed.split(config.batch_size, self.world.size, config.accumulate)
+        # The processes that split the network, if they do.
+        self.team = self._team() if config.shard else None
+
+    def _team(self) -> Any:
+        precision = self.world.precision(self.config.precision)
+        return self.world.team(precision, self.config.compile)
 
     def load(self, saved: Weights, source: object) -> None:
         """Build the network with weights that were saved; GradlabError where they don't fit."""
@@ -54,9 +67,12 @@ class Learner:
         config, self.total = self.config, total
         self.precision = self.world.precision(config.precision)
         keyed.seed_generators(keyed.key(config.seed, "weights"))
-        self.network = self.world.place(build(config.model))
+        network = build(config.model)
+        self.network = network if self.team else self.world.place(network)
         first = partial(self.load_batches, data, "training", [[(0, 0)]], 0)
         infer(self.network, first, config.seed)
+        if self.team:
+            self.team.split(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
@@ -74,6 +90,8 @@ class Learner:
 
     def _shared(self, network: nn.Module) -> nn.Module:
         """Give what learns: the network, compiled where asked for, in step with all processes."""
+        if self.team:
+            return network
         model = torch.compile(network) if self.config.compile else network
         return self.world.wrap(cast(nn.Module, model))
 
@@ -101,6 +119,8 @@ class Learner:
 
     def step(self, step: int, batch: Any, rate: float | None = None) -> Losses:
         """Learn from a batch, by the step's rate or another; give its losses, on the device."""
+        if self.team:
+            self.team.same_buffers(self.network)
         self.world.seed_step(self.config.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step) if rate is None else rate
@@ -136,6 +156,8 @@ class Learner:
             own = [each for group in optimizer.param_groups for each in group["params"]]
             nn.utils.clip_grad_norm_(own, self.config.clip)
         self.scaler.step(optimizer)
+        if self.team:
+            self.team.prove(optimizer)
         self.scaler.update()
         self.network.zero_grad(set_to_none=True)
 
@@ -177,9 +199,13 @@ class Learner:
         return values, task.seen(outputs, targets)
 
     def weights(self) -> Weights:
-        """Give a copy of the weights that are evaluated."""
+        """Give a copy of the weights that are evaluated; where they are split, of this part."""
         with self._kept():
             return weights(self.network)
+
+    def whole(self, weights: Weights) -> Weights:
+        """Give the first process all of the weights of which each has its part."""
+        return self.team.whole(self.network, weights) if self.team else weights
 
     def file(self, weights: Weights, settings: dict[str, Any]) -> bytes:
         """Give the file of some weights, with the settings of their training."""
@@ -188,7 +214,7 @@ class Learner:
     def files(self, best: Weights, settings: dict[str, Any]) -> dict[str, bytes]:
         """Give the results of a run by their names: the weights of its end, and the best."""
         found = {"model": self.weights(), "best": best}
-        return {f"{name}.safetensors": self.file(each, settings) for name, each in found.items()}
+        return {f"{n}.safetensors": self.file(self.whole(w), settings) for n, w in found.items()}
 
     def where(self) -> str:
         """Say on what it computes: on another device the last bits may differ."""

@@ -175,6 +175,8 @@ def test_a_run_of_another_framework_is_refused_and_nothing_lost(
 def test_several_processes_are_refused(lab: FrameworkLab) -> None:
     lab.env["WORLD_SIZE"] = "2"
     assert "give the command without torchrun" in lab.train(code=2)
+    del lab.env["WORLD_SIZE"]
+    assert "--shard splits a PyTorch model" in lab.train("--shard", code=2)
 
 
 @on_one_backend

@@ -112,21 +112,22 @@ jobs:
     uses: script@v1
     with:
       image: bash:5
-      script: torchrun -m PACKAGE train --name train --workers 0 --epochs 20
+      script: torchrun -m PACKAGE train --name train OPTIONS
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", [None, "requeued", "lost"])
+@pytest.mark.parametrize("cut, shard", [(None, []), ("requeued", ["--shard"]), ("lost", [])])
 def test_torchrun_is_a_gang_of_all_machines(
-    small: Path, tmp_path: Path, cluster: Cluster, cut: str | None
+    small: Path, tmp_path: Path, cluster: Cluster, cut: str | None, shard: list[str]
 ) -> None:
     """It ends with the bytes of the same number of processes on one machine."""
-    plain = Lab(small, tmp_path / "plain", small=["--epochs", "20", "--workers", "0"])
+    plain = Lab(small, tmp_path / "plain", small=["--epochs", "20", "--workers", "0", *shard])
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     plain.run(*launcher, plain.package, "train", "--name", "train", *plain.small)
     lab = Lab(small, tmp_path / "storage", {"SLURM_CONF": cluster.env["SLURM_CONF"]})
     text = GANG.replace("SRC", paths(small / "src")).replace("PACKAGE", lab.package)
+    text = text.replace("OPTIONS", " ".join(plain.small))
     (small / ".gradient/workflows/gang.yaml").write_text(text)
     runner = lab.start("gradlab", "run", "gang", "--engine", "slurm")
     metrics = lab.storage / "drafts/gang/train/outputs/run/runs/train/metrics.jsonl"

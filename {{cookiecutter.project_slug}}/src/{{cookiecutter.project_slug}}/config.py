@@ -78,6 +78,8 @@ class TrainConfig:
     """Arithmetic of the network (the fastest that the device is made for)."""
     compile: bool = False
     """Compile the network first: slower to start, faster to run."""
+    shard: bool = False
+    """Split the model among the processes of torchrun (PyTorch), in place of a copy in each."""
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:

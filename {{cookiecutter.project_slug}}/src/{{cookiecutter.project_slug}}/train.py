@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from gradlab.base import signals
 from gradlab.services import machine, session
-from gradlab.train import devices, measures, provenance, runs, streams
+from gradlab.train import devices, measures, provenance, runs, sharded, streams
 from gradlab.train.loader import LoaderError
 from gradlab.train.pace import Pace
 
@@ -31,11 +31,14 @@ def train(config: TrainConfig) -> int:
 
 
 class Trainer:
-    """The state of a training run and what happens to it; only the first process has the run."""
+    """The state of a training run and what happens to it; only the first process has the run.
+
+    It evaluates and saves alone, but where the network is split: then all do, as a team.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.learner, self.stop = config, Learner(config), signals.take()
-        self.world = self.learner.world
+        self.world, self.team = self.learner.world, self.learner.team
         self.pace = Pace(self.world, self.stop, session.ends(config.max_minutes))
         self.workers = machine.loader_workers(config.workers)
         self.losses: list[Losses] = []  # of the steps that are not recorded yet
@@ -47,6 +50,7 @@ class Trainer:
         self.data = data
         self._plan()
         self.run = devices.in_first(self.world, self._open)
+        self.saver = sharded.saver(self.run, self.team)
         self._take_up()
         try:
             if not (self.unjudged and self._end_step()):
@@ -55,9 +59,10 @@ class Trainer:
             # What was done before it; several processes and data without an index do without.
             alone = self.world.size == 1 and self.examples.indexed
             if self.run and alone and (self.losses or self.unjudged):
-                self._record(self.run, self._lines(), None, stop=True)
+                self._record(self.run, self._lines(judged=False), None)
+                self._save(self.run)
             raise
-        devices.in_first(self.world, self._part)
+        self._part()
         self.learner.close()
         return self.pace.exit_code(self._is_finished())
 
@@ -73,13 +78,15 @@ class Trainer:
         splits = {"training": self.examples, "validation": self.data.validation}
         told = {"training_examples": self.plan.size, "best": list(task.BEST)}
         package, given = Path(__file__).parent, self.learner.settings
-        return runs.open_run(self.config, told, package, splits, self.workers, given)
+        keep = sharded.keep(self.team)
+        return runs.open_run(self.config, told, package, splits, self.workers, given, keep)
 
     def _take_up(self) -> None:
         """Begin anew, or where the newest checkpoint is."""
         run = self.run
-        self.step, state, settings, changed = self.world.share(run.taken_up() if run else runs.NEW)
-        provenance.adopt(self.config, settings)
+        taken = sharded.taken_up(self.world, run, self.saver)
+        self.step, state, self.settings, changed = taken
+        provenance.adopt(self.config, self.settings)
         self._plan()
         with provenance.fitting(changed):
             self.learner.start(self.total, state["learner"] if state else None, self.examples)
@@ -108,25 +115,40 @@ class Trainer:
         evaluate = self._evaluation_is_due()
         if not self.pace.is_due(evaluate):
             return False
-        values = self._evaluate(self.run) if self.run and evaluate and not self.pace.asked else None
-        lines, run = self._lines(), self.run
-        return self.pace.agree(bool(run and self._record(run, lines, values, self.pace.is_over())))
+        judge = self.saver and evaluate and not self.pace.asked
+        values, run = self._evaluate() if judge else None, self.run
+        lines = self._lines(judged=values is not None)
+        if run:
+            self._record(run, lines, values)
+        over = self.pace.is_over() or self.step == self.total
+        stop, save = self.pace.agree(over, over or bool(run and run.checkpoints.due))
+        if self.saver and save:
+            self._save(self.saver)
+        if run and values:
+            run.draw()
+        return stop
 
     def _evaluation_is_due(self) -> bool:
         every = self.config.evaluate_every * self.per_epoch
         return self.step % every == 0 or self.step == self.total
 
-    def _evaluate(self, run: runs.Run) -> Values | None:
+    def _evaluate(self) -> Values | None:
         """Measure the validation split, and keep the best weights; None where a signal came."""
-        data, look = self.data.validation, self.stop.check
+        data, look = self.data.validation, self.pace.look if self.team else self.stop.check
         try:
             found, _ = measures.measure(self.learner, data, "validation", task, self.workers, look)
         except signals.Interrupted:
             return None
         values = {f"val_{name}": value for name, value in found.items()}
-        if measures.is_better(values, self.best["value"], run.best):
-            self.best = {"value": values[run.best[0]], "step": self.step}
+        if self.team:
+            values = self.world.share(values)  # as the first has the buffers
+        name, way = self.settings["best"]
+        if measures.is_better(values, self.best["value"], (name, way)):
+            self.best = {"value": values[name], "step": self.step}
             self.best["weights"] = self.learner.weights()
+            best, settings = self.learner.whole(self.best["weights"]), self.settings
+            if self.run:
+                self.run.write_later("best.safetensors", lambda: self.learner.file(best, settings))
         self._end_early()
         return values
 
@@ -135,49 +157,48 @@ class Trainer:
         if self.step - self.best["step"] >= self.config.waits(self.per_epoch):
             self.total = self.step
 
-    def _lines(self) -> Lines:
-        """Give the losses of the steps that are not recorded yet; GradlabError if one is none."""
+    def _lines(self, judged: bool) -> Lines:
+        """Give the losses of the steps that are not recorded yet; GradlabError if one is none.
+
+        The last one waits for its evaluation, if that is due and was not done.
+        """
         lines, self.unjudged = self.unjudged + self.learner.values(self.losses), []
         self.losses.clear()
         measures.refuse_infinite(lines, self.step)
+        if self.saver and not judged and self._evaluation_is_due():
+            self.unjudged = lines[-1:]
         return lines
 
-    def _record(self, run: runs.Run, lines: Lines, values: Values | None, stop: bool) -> bool:
-        """Record and show some steps, and save the run if that is due; tell whether to stop."""
+    def _record(self, run: runs.Run, lines: Lines, values: Values | None) -> None:
+        """Record and show some steps, but for one that waits for its evaluation."""
         first, shown = self.step - len(lines), lines[-1]["loss"]
-        if values is None and self._evaluation_is_due():
-            self.unjudged = [lines.pop()]
-        for step, line in enumerate(lines, first):
+        for step, line in enumerate(lines[: len(lines) - len(self.unjudged)], first):
             rate = {"learning_rate": self.learner.learning_rate(step)}
             extra = values if values and step + 1 == self.step else {}
             run.record.add(step + 1, step // self.per_epoch + 1, {**line, **rate, **extra})
-        if values and self.best["step"] == self.step:
-            best = self.best["weights"]
-            run.write_later("best.safetensors", lambda: self.learner.file(best, run.settings))
         run.record.flush()
         run.progress.update(self.step, (self.step - 1) // self.per_epoch + 1, shown)
-        stop = stop or self.step == self.total
-        if stop or run.checkpoints.due:
-            self._save(run)
-        if values:
-            run.draw()
-        return stop
 
-    def _save(self, run: runs.Run) -> None:
+    def _save(self, saver: sharded.Saver) -> None:
         learner, data = self.learner.state(), self.examples.state()
         state = {"learner": learner, "data": data, "best": self.best, "unjudged": self.unjudged}
-        run.save(self.step, {**state, "where": self.learner.where()}, self.step == self.total)
+        saver.save(self.step, {**state, "where": self.learner.where()}, self.step == self.total)
 
     def _is_finished(self) -> bool:
         return self.step >= self.total and not self.unjudged
 
     def _part(self) -> None:
         """Leave the results, or what it takes to carry on."""
+        if self.saver and self.saver.wait() < self.step:  # the last checkpoint failed
+            self._save(self.saver)
+        done, files = self._is_finished(), dict[str, bytes]()
+        if self.saver and done:
+            files = self.learner.files(self.best["weights"], self.settings)
+        devices.in_first(self.world, lambda: self._leave(files, done))
+
+    def _leave(self, files: dict[str, bytes], done: bool) -> None:
         run = cast(runs.Run, self.run)
-        if run.wait() < self.step:  # the last checkpoint failed
-            self._save(run)
-        if not self._is_finished():
+        if done:
+            run.finish(self.step, files, self.best, self.per_epoch)
+        else:
             run.stop(self.step, self.total)
-            return
-        files = self.learner.files(self.best["weights"], run.settings)
-        run.finish(self.step, files, self.best, self.per_epoch)

@@ -145,7 +145,7 @@ def of(outputs: Path) -> str:
         path
         for path, _ in found
         if path.split("/")[-2:-1] in [[each] for each in belongings.FOLDERS]
-        and path.endswith(".safetensors")
+        and path.endswith((".safetensors", ".manifest"))
     ]
     states = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in found]
     return files.digest("\n".join(sorted(checkpoints or states)).encode())

@@ -16,9 +16,11 @@ from .backend import Backend
 
 # After which a storage that uploads in the background is taken to have uploaded a file.
 UPLOADED = 3 * 3600.0  # seconds
-NAMED = re.compile(r"(\d{10})-([0-9a-f]{16})\.(safetensors|pt|jsonl)")
+NAMED = re.compile(r"(\d{10})-([0-9a-f]{16})\.(safetensors|pt|jsonl|manifest|shard)")
 CHECKPOINT, LINES = "safetensors", "jsonl"
 OLDER = "pt"  # what version 0.1 saved
+MANIFEST, SHARD = "manifest", "shard"  # of a checkpoint in several files: what they are, and each
+ENTRIES = (CHECKPOINT, OLDER, MANIFEST)  # each is a checkpoint
 
 
 def file_name(step: int, *pieces: bytes | memoryview, suffix: str = CHECKPOINT) -> str:
@@ -55,7 +57,7 @@ def candidates(folder: Path, *suffixes: str) -> list[Path]:
 
     Raises OSError where the folder can't be listed, but not if it isn't there.
     """
-    wanted = suffixes or (CHECKPOINT, OLDER)
+    wanted = suffixes or ENTRIES
     found = (match for name in names(folder) if (match := NAMED.fullmatch(name)))
     return sorted((folder / m[0] for m in found if m[3] in wanted), reverse=True)
 

@@ -7,6 +7,7 @@ Promises, for a kill, a crash or a full disk at any moment:
 - older ones go only after the newest was read back and found whole;
 - load gives the newest that is whole and says which ones were not; what can't be read is not
   taken for damaged, and never deleted for it;
+- one in several files, a shard of each process, is whole with all of them only;
 - a checkpoint that fails warns and is tried again later: training goes on;
 - training waits for a copy of the state only: that is written in the background, one at a time;
 - saving costs at most 2 % of a run's time, the last checkpoint and the results included.
@@ -24,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import GradlabError, note, only_observing
-from ..base.files import Pieces, read_bytes, remove, sweep, write_durably
+from ..base.files import Pieces, read_bytes, sweep, write_durably
 from ..base.retries import SHORT, retry
 from ..services import session
+from ..store import shards
 from ..store.copier import FULL
-from ..store.copies import OLDER, candidates, file_name, is_named_by, is_whole
+from ..store.copies import MANIFEST, OLDER, candidates, file_name, is_named_by, is_whole
 from . import arrays, frameworks, values
 
 SHARE = 0.02  # of a run's time that saving may take
@@ -41,6 +43,7 @@ class Checkpoints:
     folder: Path
     seconds: float = 5.0
     keep: int = 2
+    shards: list[shards.Shard] = field(default_factory=list)  # of the one that was loaded
     _cost: float = 0.0  # of the newest: the time that training waited, and the processor's
     _spent: float = 0.0  # on all of them
     _begun: float = field(default_factory=lambda: time.monotonic())
@@ -79,12 +82,14 @@ class Checkpoints:
         begun = time.monotonic()
         self.wait()
         try:
-            plain, data, arrival = self._snapshots.take(state())
+            give = self._taken(state)
+
+            def pieces() -> Pieces:
+                first()
+                return give()
 
             def work() -> None:
-                first()
-                arrival()
-                self._write(step, arrays.pieces(plain, data))
+                self._commit(step, pieces)
 
             writer = threading.Thread(target=self._save, args=(step, work, then), name="checkpoint")
             # Before it starts, for from then on the thread counts.
@@ -97,6 +102,21 @@ class Checkpoints:
         except Exception as error:
             self._count(begun)
             self._warn(step, error)
+
+    def _taken(self, state: Callable[[], dict[str, Any]]) -> Callable[[], Pieces]:
+        """Copy the state; give what gives the pieces of its file, once all of it has arrived."""
+        plain, data, arrival = self._snapshots.take(state())
+
+        def give() -> Pieces:
+            arrival()
+            return arrays.pieces(plain, data)
+
+        return give
+
+    def _commit(self, step: int, give: Callable[[], Pieces]) -> None:
+        """Write a checkpoint whose pieces are given, or why not, so that it counts from then on."""
+        pieces = give()
+        self._mark_whole(self._put(file_name(step, *pieces), pieces))
 
     def _count(self, begun: float) -> None:
         """Count the time that training has waited since."""
@@ -128,8 +148,9 @@ class Checkpoints:
     def _warn(self, step: int, error: Exception) -> None:
         note(f"! Step {step} could not be saved in {self.folder}: {error}. Going on.")
 
-    def _write(self, step: int, pieces: Pieces) -> None:
-        path = self.folder / file_name(step, *pieces)
+    def _put(self, name: str, pieces: Pieces) -> Path:
+        """Write a file that is named by its content, and read it back; give its path."""
+        path = self.folder / name
         try:
             retry(lambda: write_durably(path, pieces), SHORT)
         except OSError as error:
@@ -138,7 +159,7 @@ class Checkpoints:
             write_durably(path, pieces)
         if not is_whole(path):
             raise OSError(errno.EIO, f"{path.name} reads back otherwise than it was written")
-        self._mark_whole(path)
+        return path
 
     def _mark_whole(self, path: Path) -> None:
         # After a fallback to an older checkpoint, newer damaged ones must not outrank new ones.
@@ -155,11 +176,8 @@ class Checkpoints:
             self._remove_all_but(self._whole[-self.keep :])
 
     def _remove_all_but(self, kept: list[Path]) -> int:
-        stale = [path for path in candidates(self.folder) if path not in kept]
-        for path in stale:
-            remove(path)
         self._whole = kept
-        return len(stale)
+        return shards.remove_all_but(kept, self.folder)
 
     def load(self) -> dict[str, Any] | None:
         """Load the newest checkpoint that is whole, on the CPU; None where there is none.
@@ -174,13 +192,20 @@ class Checkpoints:
             if not is_named_by(path.name, data):
                 note(f"! {path} is damaged: taking the one before it.")
                 continue
+            parts = shards.named_in(data) if path.suffix == f".{MANIFEST}" else []
+            if wrong := shards.wrong(self.folder, parts):
+                note(f"! {path} is not whole, for {wrong}: taking the one before it.")
+                continue
+            if parts:
+                data = read_bytes(self.folder / parts[0].name)
             try:
-                state = _older(data) if path.suffix == f".{OLDER}" else _restored(data)
+                state = _older(data) if path.suffix == f".{OLDER}" else restored(data)
             except Exception as error:
                 raise GradlabError(
                     f"{path} is whole, but {_version()} can't load it: {error}\n"
                     f"Go on with the version that wrote it, or {session.ways_to_start_over()}."
                 ) from error
+            self.shards = parts
             self._mark_whole(path)
             return dict(state)
         if found:
@@ -188,7 +213,8 @@ class Checkpoints:
         return None
 
 
-def _restored(data: bytes) -> Any:
+def restored(data: bytes) -> Any:
+    """Give the state that a file holds."""
     return values.restored(*arrays.parse(data))
 
 

@@ -120,6 +120,15 @@ def refuse_torchrun(framework: str) -> None:
         )
 
 
+def refuse_shards(framework: str, asked: bool) -> None:
+    """Raise GradlabError where a model is to be split for a framework that has one process."""
+    if asked:
+        raise GradlabError(
+            f"--shard splits a PyTorch model among processes, and {framework} trains in one here: "
+            "leave the option out."
+        )
+
+
 def in_first(world: World, work: Callable[[], Value]) -> Value | None:
     """Do something in the first process, which the others wait for; where it fails, all do.
 

@@ -6,7 +6,7 @@ import math
 import time
 
 from ..base import unfinished
-from ..base.signals import Stop
+from ..base.signals import Interrupted, Stop
 from .devices import World
 
 CHECK_SECONDS = 1.0  # how often to look at the clock, record what was measured and show it
@@ -34,11 +34,16 @@ class Pace:
         self.asked = self.asked or self._stop.asked or 0
         return bool(self.asked) or time.time() >= self._ends
 
-    def agree(self, stop: bool) -> bool:
-        """Give all processes the first one's decision whether to stop."""
-        stop, self.asked = self._world.share((stop, self.asked))
+    def look(self) -> None:
+        """Raise Interrupted in all processes once a signal has come to one: all have to call it."""
+        if self._world.highest(self._stop.asked or 0):
+            raise Interrupted
+
+    def agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Give all processes the first one's decision whether to stop, and whether to save."""
+        stop, save, self.asked = self._world.share((stop, save, self.asked))
         self._checked = time.monotonic()
-        return stop
+        return stop, save
 
     def exit_code(self, finished: bool = True) -> int:
         """Give the exit code, as a shell does: a caller can tell a signal from the time's end.

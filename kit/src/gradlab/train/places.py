@@ -18,7 +18,7 @@ from ..base.folders import discard as clear
 from ..base.locks import Held
 from ..store import location
 from ..store.backend import Backend
-from ..store.copies import NAMED, step_of
+from ..store.copies import ENTRIES, NAMED, step_of
 from ..store.location import Location
 from ..store.shared import Keyed
 
@@ -87,8 +87,8 @@ def find(project: str, name: str, file: str, advice: str) -> Path:
 
 
 def _newest(side: Backend, key: str) -> int:
-    found = filter(NAMED.fullmatch, side.list(f"{key}/{CHECKPOINTS}"))
-    return max(map(step_of, found), default=-1)
+    found = filter(None, map(NAMED.fullmatch, side.list(f"{key}/{CHECKPOINTS}")))
+    return max((step_of(match[0]) for match in found if match[3] in ENTRIES), default=-1)
 
 
 def _local(side: Backend, key: str, work: Path) -> Path:

@@ -1,7 +1,8 @@
 """The copies of a run on a storage that is not worked on, and the way back from there.
 
 Promises: checkpoints are copied under their own names, which hold their digests, so that half a
-copy is known for what it is; the metrics travel beside each, and arrive before it. What a run
+copy is known for what it is; the metrics travel beside each, and arrive before it, and so do the
+shards of one in several files: it counts with all of them only. What a run
 shows, such as its curves, is copied as it is.
 """
 
@@ -14,21 +15,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..base.errors import GradlabError, note
-from ..base.files import names, read_bytes, remove, sync_folder, write_durably
-from ..store import leases
+from ..base.files import names, read_bytes, remove, sha256, sync_folder, write_durably
+from ..store import leases, shards
 from ..store.backend import Backend
 from ..store.copies import (
-    CHECKPOINT,
+    ENTRIES,
     LINES,
+    MANIFEST,
     NAMED,
-    OLDER,
+    SHARD,
     candidates,
     file_name,
     is_named_by,
     is_named_by_digest,
-    is_whole,
     step_of,
 )
+from ..store.shards import is_complete
 from ..store.transfer import copy_file
 from .places import CHECKPOINTS, CHECKSUM, EVENTS, METRICS
 
@@ -60,15 +62,16 @@ class RunCopies:
 
     def _restore(self) -> None:
         local = next(
-            (step_of(p.name) for p in candidates(self.work / CHECKPOINTS) if is_whole(p)), -1
+            (step_of(p.name) for p in candidates(self.work / CHECKPOINTS) if is_complete(p)), -1
         )
-        found = self._found(CHECKPOINT, OLDER)
+        found = self._found(*ENTRIES)
         metrics = (name for name in self._found(LINES) if self._read(name) is not None)
         recorded = next(map(step_of, metrics), -1)
         # One without its metrics, which were not uploaded, is the last choice.
         for name in sorted(found, key=lambda n: (step_of(n) <= recorded, n), reverse=True):
             beside = self._fetched(name)
-            if beside is None:
+            parts = self._fetched_shards(name, beside) if beside else None
+            if beside is None or parts is None:
                 place = self.backend.where(self._key(name))
                 note(f"! {place} is damaged or not uploaded whole: passed over.")
                 continue
@@ -76,9 +79,11 @@ class RunCopies:
                 # Metrics first: cut off between the two, the next restore would take a checkpoint
                 # that is there for all of it.
                 self._restore_metrics(step_of(name))
-                os.replace(beside, beside.with_name(name))
+                for path, own in [*parts, (beside, name)]:
+                    os.replace(path, path.with_name(own))
                 sync_folder(beside.parent)
-            remove(beside)
+            for path, _ in [*parts, (beside, name)]:
+                remove(path)
             # The newest of these is known to be whole.
             self._whole = [self._key(other) for other in found if other <= name]
             return
@@ -94,6 +99,22 @@ class RunCopies:
                 return beside
         remove(beside)
         return None
+
+    def _fetched_shards(self, name: str, beside: Path) -> list[tuple[Path, str]] | None:
+        """Copy the shards of a checkpoint that was fetched, with their names; None if one is wrong.
+
+        One that is a file by itself has none.
+        """
+        fetched: list[tuple[Path, str]] = []
+        is_manifest = name.endswith(f".{MANIFEST}")
+        for shard in shards.named_in(beside.read_bytes()) if is_manifest else ():
+            path = self._fetched(shard.name)
+            if path is None or sha256(path) != shard.sha256:
+                for each in filter(None, [beside, path, *(path for path, _ in fetched)]):
+                    remove(each)
+                return None
+            fetched.append((path, shard.name))
+        return fetched
 
     def _restore_metrics(self, step: int) -> None:
         # A later copy will do as well: it begins with the same lines. An earlier one lacks some.
@@ -142,16 +163,24 @@ class RunCopies:
         newest = self._hold()
         if newest is None:
             return
+        parts = [newest.with_name(shard.name) for shard in shards.belonging_to(newest)]
         # Metrics first: a checkpoint that is there must find its metrics there.
         lines = read_bytes(self.work / METRICS)
         self.backend.write(self._key(file_name(step_of(newest.name), lines, suffix=LINES)), lines)
+        for part in parts:
+            self._put(part)
         key = self._key(newest.name)
         leases.fence(self.backend, self.key)
-        if not is_named_by_digest(newest.name, self.backend.put(key, newest)):
-            raise OSError(errno.EIO, f"{newest} was changed while it was copied")
+        self._put(newest)
         self._keep_only_own(key)
         self._whole.insert(0, key)
-        remove(newest)
+        for path in [newest, *parts]:
+            remove(path)
+
+    def _put(self, path: Path) -> None:
+        """Copy a file that is named by its content; OSError where the copy is another one."""
+        if not is_named_by_digest(path.name, self.backend.put(self._key(path.name), path)):
+            raise OSError(errno.EIO, f"{path} was changed while it was copied")
 
     def _keep_only_own(self, key: str) -> None:
         """Remove what was written while another process took over, which may have begun anew."""
@@ -168,14 +197,16 @@ class RunCopies:
         """
         held = self.work / CHECKPOINTS / HELD
         held.mkdir(parents=True, exist_ok=True)
-        for path in candidates(held):
+        for path in candidates(held, *ENTRIES, SHARD):
             remove(path)  # of a copy that failed: there is a newer one by now, or the same
         for path in candidates(self.work / CHECKPOINTS):
             if self._key(path.name) in self._whole:
                 return None
             with suppress(FileNotFoundError):  # removed at this moment, for there are newer ones
                 _link(path, held / path.name)
-                if is_whole(held / path.name):
+                for shard in shards.belonging_to(path):
+                    _link(path.with_name(shard.name), held / shard.name)
+                if is_complete(held / path.name):
                     return held / path.name
                 remove(held / path.name)
         return None
@@ -200,13 +231,16 @@ class RunCopies:
         return self._whole
 
     def parts_of(self, entry: str) -> set[str]:
-        """Give the metrics that travel beside a checkpoint."""
-        step = step_of(entry.rpartition("/")[2])
-        return {self._key(name) for name in self._found(LINES) if step_of(name) == step}
+        """Give the metrics that travel beside a checkpoint, and its shards."""
+        name = entry.rpartition("/")[2]
+        parts = [line for line in self._found(LINES) if step_of(line) == step_of(name)]
+        if name.endswith(f".{MANIFEST}") and (data := self._read(name)) is not None:
+            parts += [shard.name for shard in shards.named_in(data)]
+        return {self._key(part) for part in parts}
 
     def everything(self) -> Iterator[str]:
-        """Give all checkpoints, then all metrics."""
-        yield from map(self._key, [*self._found(CHECKPOINT, OLDER), *self._found(LINES)])
+        """Give all checkpoints, then all metrics and shards."""
+        yield from map(self._key, [*self._found(*ENTRIES), *self._found(LINES, SHARD)])
 
 
 def _link(source: Path, target: Path) -> None:

@@ -33,6 +33,7 @@ from .record import Record
 from .run_copies import RunCopies
 
 State = dict[str, Any]
+Keep = Callable[[Path, float], Checkpoints]  # by the folder, and the seconds between them
 TakenUp = tuple[int, State | None, State, list[str]]
 NEW: TakenUp = (0, None, {}, [])
 COPY_SECONDS = 60.0  # between two copies of a run at least
@@ -42,14 +43,16 @@ FRESH = "GRADLAB_FRESH"  # given to a job: the workflow's run for which its trai
 class Run:
     """An open run: what it has saved so far, its record, and what becomes of both."""
 
-    def __init__(self, place: Location, key: str, sources: Sources, seconds: float) -> None:
+    def __init__(
+        self, place: Location, key: str, sources: Sources, seconds: float, keep: Keep
+    ) -> None:
         self.work, self.kept = place.work / key, place.backend.where(key)
         self.sources, self.settings = sources, dict[str, Any]()
         self.step = 0
         self.state: State | None = None
         self.fresh = os.environ.get(FRESH, "")
         self.later: dict[str, Callable[[], bytes]] = {}
-        self.checkpoints = Checkpoints(self.work / CHECKPOINTS, seconds)
+        self.checkpoints = keep(self.work / CHECKPOINTS, seconds)
         self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
         self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
 
@@ -230,22 +233,23 @@ def open_run(
     splits: examples.Splits = MappingProxyType({}),
     workers: int = 0,
     given: Mapping[str, Any] = MappingProxyType({}),
+    keep: Keep = Checkpoints,
 ) -> Run:
     """Open a run under its name, alone, and take up what it has saved.
 
     `told` are plain values that decide its result beside the options' settings, `package` holds
     its code and names the project, `splits` are its data by name. `given` are settings as the
-    options' are, from elsewhere: a run refuses others. A run that was finished by other
-    code or data begins anew, unless these changes are accepted. Raises GradlabError where the
-    storage can't be read or written, another process trains the run, its settings are others, or,
-    if `strict`, its code or data are.
+    options' are, from elsewhere: a run refuses others. `keep` gives its checkpoints. A run that was
+    finished by other code or data begins anew, unless these changes are accepted. Raises
+    GradlabError where the storage can't be read or written, another process trains the run, its
+    settings are others, or, if `strict`, its code or data are.
     """
     place, key = places.of(package.name, options.name)
     kept = place.backend.where(key)
     try:
         seen = examples.look(splits, options.seed, workers)
         sources = Sources.now(options, told, package, seen, given)
-        return _open(place, key, options, sources)
+        return _open(place, key, options, sources, keep)
     except OSError as error:
         raise GradlabError(
             f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
@@ -255,14 +259,14 @@ def open_run(
         ) from error
 
 
-def _open(place: Location, key: str, options: Options, sources: Sources) -> Run:
+def _open(place: Location, key: str, options: Options, sources: Sources, keep: Keep) -> Run:
     places.lock(place, key, options.name)
     unfinished.begin(place.backend.where(key))
     _lay(place, key, options.fresh)
-    run = Run(place, key, sources, options.save_seconds)
+    run = Run(place, key, sources, options.save_seconds, keep)
     if not run.resume(options):
         _lay(place, key, fresh=True, replace=bool(run.fresh))
-        run = Run(place, key, sources, options.save_seconds)
+        run = Run(place, key, sources, options.save_seconds, keep)
         run.resume(options)
     return run
 

@@ -153,6 +153,12 @@ class World:
             dist.all_reduce(values)
         return values / self.size
 
+    def team(self, precision: str, compiled: bool) -> Any:
+        """Give the processes as those that split a model; GradlabError where they can't."""
+        from .shards import team  # loads what takes a second
+
+        return team(self, precision, compiled)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Make the model's gradients those of all processes."""
         return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
@@ -206,11 +212,17 @@ def _dtype(text: str) -> Any:
     return getattr(torch, text.partition(".")[2])
 
 
-def _copied(tensor: Tensor, buffer: Any) -> Any:
+def _copied(tensor: Any, buffer: Any) -> Any:
+    tensor = part_of(tensor)
     on_gpu, form = tensor.is_cuda, (tensor.dtype, tensor.shape)
     if not isinstance(buffer, Tensor) or (buffer.dtype, buffer.shape) != form:
         buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=on_gpu)
     return buffer.copy_(tensor.detach(), non_blocking=on_gpu)
+
+
+def part_of(tensor: Any) -> Any:
+    """Give this process's part of a tensor that is split."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _arrival(tensors: Sequence[Tensor]) -> list[Callable[[], None]]:
@@ -220,7 +232,7 @@ def _arrival(tensors: Sequence[Tensor]) -> list[Callable[[], None]]:
 
 TENSORS = Arrays(
     holds=lambda v: isinstance(v, Tensor) and v.layout == torch.strided and not v.is_quantized,
-    form=lambda tensor: [str(tensor.dtype), list(tensor.shape)],
+    form=lambda tensor: [str(tensor.dtype), list(part_of(tensor).shape)],
     copied=_copied,
     arrival=_arrival,
     content=lambda tensor: memoryview(tensor.reshape(-1).view(torch.uint8).numpy()),

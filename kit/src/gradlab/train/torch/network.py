@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
-from torch.optim import swa_utils
+from torch.optim import Optimizer, swa_utils
 
 from ...base.errors import GradlabError
 from .. import keyed
 from .. import weights as named
+from ..collate import mapped
 from ..loader import Loader
+from . import part_of
 
 # What safetensors holds in any version.
 SAFE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -39,12 +41,43 @@ def _kept(state: dict[str, Any], copied: bool) -> named.Weights:
     found: named.Weights = {}
     for name, value in state.items():
         if isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in SAFE:
-            value = value.detach()
+            value = part_of(value.detach())
             found[name] = value.cpu().contiguous().clone() if copied else value
         else:
             text = bytearray(named.text(name, value))
             found[name + named.PLAIN] = torch.frombuffer(text, dtype=torch.uint8)
     return found
+
+
+def _as_part(value: Tensor, like: Tensor) -> Tensor:
+    """Give a plain tensor as this process's part of one that is split as another one is."""
+    if part_of(like) is like:
+        return value
+    split: Any = like
+    form = {"shape": split.shape, "stride": split.stride()}
+    value = value.to(part_of(like).device)
+    whole: Tensor = type(split).from_local(value, split.device_mesh, split.placements, **form)
+    return whole
+
+
+def full_shapes(network: nn.Module) -> dict[str, torch.Size]:
+    """Give the whole shapes of what of a network's weights is split, by their names."""
+    return {n: v.shape for n, v in _state(network).items() if hasattr(v, "to_local")}
+
+
+def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state; GradlabError where it is that of another kind of optimizer."""
+    given = [each for group in optimizer.param_groups for each in group["params"]]
+
+    def part(value: Any, parameter: Tensor) -> Any:
+        fits = isinstance(value, Tensor) and value.dim() and value.shape == part_of(parameter).shape
+        return _as_part(value, parameter) if fits else value
+
+    state = {
+        number: {key: part(value, given[number]) for key, value in values.items()}
+        for number, values in saved["state"].items()
+    }
+    named.load_optimizer(optimizer, {**saved, "state": state})
 
 
 def _state(network: nn.Module) -> dict[str, Any]:
@@ -97,9 +130,10 @@ def _load(network: nn.Module, saved: named.Weights, strict: bool = True) -> None
     with torch.no_grad():
         for name, value in _beside(network):
             if name not in given and name in state and value is not None:
-                value.copy_(state[name])
+                value.copy_(_as_part(state[name], value))
     # With the versions of its modules, by which these understand what they load.
-    found = OrderedDict((name, state[name]) for name in network.state_dict() if name in state)
+    now = network.state_dict()
+    found = OrderedDict((name, _as_part(state[name], now[name])) for name in now if name in state)
     found._metadata = getattr(given, "_metadata", {})  # type: ignore[attr-defined]
     network.load_state_dict(found, strict=strict)
 
@@ -170,7 +204,7 @@ def infer(network: nn.Module, batches: Callable[[], Loader], seed: int) -> None:
         with evaluating(network), batches() as loaded:
             for inputs, _ in loaded:
                 keyed.seed_generators(keyed.key(seed, "lazy weights"))
-                network(inputs)
+                network(mapped(inputs, Tensor, lambda tensor: tensor.to(_device(network))))
 
 
 @contextmanager
@@ -207,7 +241,7 @@ class Average:
     def _averaged(self) -> Iterator[tuple[str, Tensor]]:
         for name, value in [*self.network.named_parameters(), *self.network.named_buffers()]:
             if value.layout == torch.strided and (value.is_floating_point() or value.is_complex()):
-                yield name, value.detach()
+                yield name, part_of(value.detach())
 
     def update(self) -> None:
         """Take in the network's weights as they are after a step; the first time, as they are."""
