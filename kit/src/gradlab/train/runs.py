@@ -22,6 +22,7 @@ from ..base.files import exists, prepare, read_bytes, write_durably
 from ..base.retries import SHORT, retry
 from ..services import session
 from ..store.copier import Copier
+from ..store.copies import step_of
 from ..store.location import Location
 from . import examples, places
 from .checkpoint import Checkpoints
@@ -31,6 +32,8 @@ from .progress import Progress
 from .provenance import Sources
 from .record import Record
 from .run_copies import RunCopies
+from .trackers import following
+from .trackers.tracker import Name, check
 
 State = dict[str, Any]
 TakenUp = tuple[int, State | None, State, list[str]]
@@ -49,6 +52,7 @@ class Run:
         self.state: State | None = None
         self.fresh = os.environ.get(FRESH, "")
         self.later: dict[str, Callable[[], bytes]] = {}
+        self.following: following.Following | None = None
         self.checkpoints = Checkpoints(self.work / CHECKPOINTS, seconds)
         self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
         self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
@@ -68,7 +72,8 @@ class Run:
                 return False
             self.step, self.state = saved["step"], saved["state"]
         self.opened_at = self.step
-        self.record = Record(self.work, saved["record"] if saved else None)
+        shown = options.tracker != "none"
+        self.record = Record(self.work, saved["record"] if saved else None, shown)
         self.curves = Curves(self.record.path, self.work / "curves.png")
         self.settings = self.sources.of_run(saved)
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
@@ -114,6 +119,8 @@ class Run:
             self.step = step
             if self.copier:
                 self.copier.notify()
+            if self.following:
+                self.following.notify()
 
         def whole() -> State:
             return self._whole(step, state, finished)
@@ -133,6 +140,12 @@ class Run:
     def _whole(self, step: int, state: State, finished: bool) -> State:
         run = {"step": step, "finished": finished, "settings": self.settings, "fresh": self.fresh}
         return {**run, **self.sources.state(), "state": state, "record": self.record.state()}
+
+    def safe_step(self) -> int:
+        """Give the step up to which no kill can take the run back, nor the machine's loss."""
+        copied = next(iter(self.copies.entries()), "") if self.copies else ""
+        newest = step_of(copied.rpartition("/")[2]) if copied else 0
+        return min(self.step, newest) if self.copies else self.step
 
     def wait(self) -> int:
         """Wait for a checkpoint under way, and give the step of the newest one that is whole."""
@@ -173,7 +186,7 @@ class Run:
         self._draw()
         if self.step < step:
             missing.append(f"the checkpoint of step {step:,}")
-        if not self._close() or missing:
+        if not self._close(finished=True) or missing:
             raise GradlabError(
                 f"The run is finished, but {self.kept} does not hold all of it: "
                 f"{', '.join(missing) or 'the last copies failed'}.\n"
@@ -195,7 +208,7 @@ class Run:
         """Part before the end; GradlabError unless all that is done is saved."""
         self.progress.close()
         saved = self.wait()
-        if not self._close() or saved < step:
+        if not self._close(finished=False) or saved < step:
             raise GradlabError(
                 f"Stopped at step {step:,}, but the last checkpoint in {self.kept} is of step "
                 f"{self.step:,}: the steps after it will be done again.",
@@ -204,9 +217,12 @@ class Run:
         unfinished.note(str(self.kept))
         note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
 
-    def _close(self) -> bool:
+    def _close(self, finished: bool) -> bool:
         self.record.close()
-        return self.copier.flush() if self.copier else True
+        kept = self.copier.flush() if self.copier else True
+        if self.following:
+            self.following.end(finished)
+        return kept
 
 
 class Options(Protocol):
@@ -218,6 +234,7 @@ class Options(Protocol):
     save_seconds: float
     seed: int
     accept_changes: bool
+    tracker: Name
 
     def settings(self) -> dict[str, Any]:
         """Give the settings that decide the result, as plain values."""
@@ -240,12 +257,13 @@ def open_run(
     storage can't be read or written, another process trains the run, its settings are others, or,
     if `strict`, its code or data are.
     """
+    check(options.tracker)
     place, key = places.of(package.name, options.name)
     kept = place.backend.where(key)
     try:
         seen = examples.look(splits, options.seed, workers)
         sources = Sources.now(options, told, package, seen, given)
-        return _open(place, key, options, sources)
+        run = _open(place, key, options, sources)
     except OSError as error:
         raise GradlabError(
             f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
@@ -253,6 +271,8 @@ def open_run(
             "read for good, move it away: then the run goes on from what was kept before it.",
             exit_code=1,
         ) from error
+    run.following = following.start(options.tracker, place, key, package.name, run.safe_step)
+    return run
 
 
 def _open(place: Location, key: str, options: Options, sources: Sources) -> Run:
