@@ -20,7 +20,8 @@ from ..base import unfinished
 from ..base.errors import GradlabError, note, only_observing
 from ..base.files import exists, prepare, read_bytes, write_durably
 from ..base.retries import SHORT, retry
-from ..services import session
+from ..services import notify, session
+from ..services.notify import teller
 from ..store.copier import Copier
 from ..store.copies import step_of
 from ..store.location import Location
@@ -53,6 +54,7 @@ class Run:
         self.fresh = os.environ.get(FRESH, "")
         self.later: dict[str, Callable[[], bytes]] = {}
         self.following: following.Following | None = None
+        self.project = ""
         self.checkpoints = Checkpoints(self.work / CHECKPOINTS, seconds)
         self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
         self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
@@ -104,12 +106,20 @@ class Run:
         if undone := self.record.undone:
             note(f"{undone:,} steps after the last checkpoint were lost and are done again.")
         note(f"On {where}, {workers} loader worker(s); kept in {self.kept}.")
+        if not done:
+            at = f"carries on at step {self.step:,} of" if self.step else "starts:"
+            self._tell(at, f"{total:,} steps")
         self.progress = Progress(self.step, total, session.deadline())
         if self.state and self.state["where"] != where:
             note(
                 f"! Saved on {self.state['where']}; going on with {where}: the same examples in "
                 "the same order, but the last bits may differ."
             )
+
+    def _tell(self, *words: str) -> None:
+        again = f"python -m {self.project} train --name {self.work.name}"
+        name = f"{self.project}: run '{self.work.name}'"
+        teller.began(name, " ".join(words), f"If it is cut off: {again}, with the same options")
 
     def save(self, step: int, state: State, last: bool) -> None:
         """Save the run as of a step, in the background, with what was to be written."""
@@ -194,7 +204,10 @@ class Run:
                 exit_code=1,
             )
         measure, epoch = spelled(self.best[0]), (best["step"] - 1) // per_epoch + 1
-        note(f"Finished. Best {measure} {best['value']:.4g} in epoch {epoch}. In {self.kept}:")
+        told = f"Best {measure} {best['value']:.4g} in epoch {epoch}"
+        again = f"python -m {self.project} evaluate --name {self.work.name}"
+        teller.ended(f"has finished\n{told}.", f"Next: {again}")
+        note(f"Finished. {told}. In {self.kept}:")
         note(f"  {' '.join(files)} metrics.jsonl curves.png tensorboard/")
 
     def _finish(self, name: str, data: bytes) -> bool:
@@ -215,7 +228,9 @@ class Run:
                 exit_code=1,
             )
         unfinished.note(str(self.kept))
-        note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
+        told = f"stopped at step {step:,} of {total:,}, saved"
+        teller.ended(told, "The same command carries on.")
+        note(f"{told.capitalize()}. The same command carries on.")
 
     def _close(self, finished: bool) -> bool:
         self.record.close()
@@ -258,6 +273,7 @@ def open_run(
     if `strict`, its code or data are.
     """
     check(options.tracker)
+    notify.check()
     place, key = places.of(package.name, options.name)
     kept = place.backend.where(key)
     try:
@@ -271,6 +287,7 @@ def open_run(
             "read for good, move it away: then the run goes on from what was kept before it.",
             exit_code=1,
         ) from error
+    run.project = package.name
     run.following = following.start(options.tracker, place, key, package.name, run.safe_step)
     return run
 
