@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,14 +120,18 @@ class Server:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def env(self) -> dict[str, str]:
+        """Give the environment of who logs to it, in an experiment of his own."""
+        return {"MLFLOW_TRACKING_URI": self.url, "MLFLOW_EXPERIMENT_NAME": uuid.uuid4().hex}
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
 
-@pytest.fixture
-def server(clients: None, tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path) as server:
+@pytest.fixture(scope="session")
+def server(clients: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("mlflow")) as server:
         yield server
 
 
@@ -134,5 +139,5 @@ def server(clients: None, tmp_path: Path) -> Iterator[Server]:
 def tracked(request: pytest.FixtureRequest, clients: None, tmp_path: Path) -> Tracked:
     env = {"TRACKIO_DIR": str(tmp_path / "trackio"), "TRACKIO_DISABLE_TELEMETRY": "1"}
     if request.param == "mlflow":
-        env["MLFLOW_TRACKING_URI"] = request.getfixturevalue("server").url
+        env |= request.getfixturevalue("server").env()
     return Tracked(tmp_path / "storage", request.param, env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -15,7 +16,7 @@ def mlflow(_: Path) -> dict[str, Lines]:
     from mlflow import MlflowClient
 
     client, found = MlflowClient(), {}
-    experiment = client.get_experiment_by_name("tracked")
+    experiment = client.get_experiment_by_name(os.environ["MLFLOW_EXPERIMENT_NAME"])
     assert experiment
     for run in client.search_runs([experiment.experiment_id]):
         assert run.data.params["model.width"] == "8"

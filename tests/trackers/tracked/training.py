@@ -2,7 +2,8 @@
 
     python training.py train
 
-The environment says how: TRACKER, STEPS. After LIMIT steps of a session it waits to be killed, while what it has kept is sent.
+The environment says how: TRACKER, STEPS. After LIMIT steps of a session it waits to be killed,
+while what it has kept is sent; or parts, if it is to STOP.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Options:
     save_seconds: float = 0.0
     seed: int = 0
     accept_changes: bool = False
-    tracker: Any = os.environ.get("TRACKER", "tensorboard")
+    tracker: Any = "tensorboard"
 
     def settings(self) -> dict[str, Any]:
         return {"rate": 0.1, "model": {"width": 8}}
@@ -44,7 +45,11 @@ def values(step: int) -> dict[str, float]:
 def train() -> int:
     """Train."""
     steps, pause, limit = int(os.environ["STEPS"]), 0.002, int(os.environ.get("LIMIT", 1 << 30))
-    run = runs.open_run(Options(), {"best": ["loss", "lowest"]}, Path(__file__).parent)
+    run = runs.open_run(
+        Options(tracker=os.environ["TRACKER"], fresh="FRESH" in os.environ),
+        {"best": ["loss", "lowest"]},
+        Path(__file__).parent,
+    )
     run.announce(steps, "here", 0)
     step = first = run.step
     while step < steps and step < first + limit:
