@@ -135,10 +135,11 @@ class Events:
         file = self._file
         return [*self._files, (file.path.name, file.offset, file.checksum)]
 
-    def end(self, finished: bool = False) -> None:
+    def end(self, finished: bool = False) -> str:
         """Flush and close the file."""
         if self._file:
             self._file.close()
+        return ""
 
 
 def _number(name: str) -> int:

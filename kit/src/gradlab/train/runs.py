@@ -21,11 +21,9 @@ from ..base.errors import GradlabError, note, only_observing
 from ..base.files import exists, prepare, read_bytes, write_durably
 from ..base.retries import SHORT, retry
 from ..services import notify, session
-from ..services.notify import teller
 from ..store.copier import Copier
-from ..store.copies import step_of
 from ..store.location import Location
-from . import examples, places
+from . import examples, places, telling
 from .checkpoint import Checkpoints
 from .curves import Curves, spelled
 from .places import CHECKPOINTS, EVENTS
@@ -107,19 +105,13 @@ class Run:
             note(f"{undone:,} steps after the last checkpoint were lost and are done again.")
         note(f"On {where}, {workers} loader worker(s); kept in {self.kept}.")
         if not done:
-            at = f"carries on at step {self.step:,} of" if self.step else "starts:"
-            self._tell(at, f"{total:,} steps")
+            telling.began(self.project, self.work.name, self.step, total)
         self.progress = Progress(self.step, total, session.deadline())
         if self.state and self.state["where"] != where:
             note(
                 f"! Saved on {self.state['where']}; going on with {where}: the same examples in "
                 "the same order, but the last bits may differ."
             )
-
-    def _tell(self, *words: str) -> None:
-        again = f"python -m {self.project} train --name {self.work.name}"
-        name = f"{self.project}: run '{self.work.name}'"
-        teller.began(name, " ".join(words), f"If it is cut off: {again}, with the same options")
 
     def save(self, step: int, state: State, last: bool) -> None:
         """Save the run as of a step, in the background, with what was to be written."""
@@ -153,9 +145,7 @@ class Run:
 
     def safe_step(self) -> int:
         """Give the step up to which no kill can take the run back, nor the machine's loss."""
-        copied = next(iter(self.copies.entries()), "") if self.copies else ""
-        newest = step_of(copied.rpartition("/")[2]) if copied else 0
-        return min(self.step, newest) if self.copies else self.step
+        return min(self.step, self.copies.newest()) if self.copies else self.step
 
     def wait(self) -> int:
         """Wait for a checkpoint under way, and give the step of the newest one that is whole."""
@@ -204,11 +194,11 @@ class Run:
                 exit_code=1,
             )
         measure, epoch = spelled(self.best[0]), (best["step"] - 1) // per_epoch + 1
-        told = f"Best {measure} {best['value']:.4g} in epoch {epoch}"
-        again = f"python -m {self.project} evaluate --name {self.work.name}"
-        teller.ended(f"has finished\n{told}.", f"Next: {again}")
-        note(f"Finished. {told}. In {self.kept}:")
-        note(f"  {' '.join(files)} metrics.jsonl curves.png tensorboard/")
+        found = f"Best {measure} {best['value']:.4g} in epoch {epoch}"
+        telling.finished(self.project, self.work.name, found)
+        note(f"Finished. {found}. In {self.kept}:")
+        shown = " tensorboard/" * exists(self.work / EVENTS)
+        note(f"  {' '.join(files)} metrics.jsonl curves.png{shown}")
 
     def _finish(self, name: str, data: bytes) -> bool:
         """Write a result, and say so if another one was in its place; tell whether that worked."""
@@ -228,9 +218,8 @@ class Run:
                 exit_code=1,
             )
         unfinished.note(str(self.kept))
-        told = f"stopped at step {step:,} of {total:,}, saved"
-        teller.ended(told, "The same command carries on.")
-        note(f"{told.capitalize()}. The same command carries on.")
+        telling.stopped(step, total)
+        note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
 
     def _close(self, finished: bool) -> bool:
         self.record.close()

@@ -142,8 +142,8 @@ class Follower:
     def let_go(self) -> None:
         """Have the library write what it holds."""
         try:
-            if self._tracker:
-                self._tracker.end(self.end == "finished")
+            if self._tracker and (left := self._tracker.end(self.end == "finished")):
+                say(left)
         except Exception as error:
             self._failed = True
             say(f"! {self._title} could not be told of the run's end: {reason(error)}.")

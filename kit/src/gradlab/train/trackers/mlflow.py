@@ -107,6 +107,7 @@ class MLflow:
             write_durably(self._under_way, json.dumps([until, at]).encode())
         return at
 
-    def end(self, finished: bool) -> None:
+    def end(self, finished: bool) -> str:
         """Say that the run is finished, or was ended in between."""
         self._client.set_terminated(self._id, "FINISHED" if finished else "KILLED")
+        return ""

@@ -53,8 +53,8 @@ class Tracker(Protocol):
     def log(self, lines: Sequence[Line]) -> None:
         """Show the next steps; Rewound where some were done otherwise before."""
 
-    def end(self, finished: bool) -> None:
-        """Let go of the run, which is finished or will carry on."""
+    def end(self, finished: bool) -> str:
+        """Let go of the run, which is finished or will carry on; say what is left to people."""
 
 
 class Rewound(Exception):

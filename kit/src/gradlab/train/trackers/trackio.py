@@ -64,8 +64,9 @@ class Trackio:
             api_name="/bulk_log", logs=entries, hf_token=os.environ.get("HF_TOKEN")
         )
 
-    def end(self, finished: bool) -> None:
+    def end(self, finished: bool) -> str:
         """Do nothing: what was added is there."""
+        return ""
 
 
 def _line(row: dict[str, Any]) -> Line:

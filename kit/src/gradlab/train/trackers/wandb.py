@@ -88,11 +88,15 @@ class Wandb:
             self._run.log(values, step=int(line["step"]), commit=True)
             self._reached |= {name: (int(line["step"]), value) for name, value in values.items()}
 
-    def end(self, finished: bool) -> None:
-        """Have the library bring all to the server, or to its file."""
+    def end(self, finished: bool) -> str:
+        """Have the library bring all to the server, or to its file, which is to be sent."""
         if self._run:
             self._run.finish(exit_code=0)
             self._run = None
+        if self._mode == "online" or not finished:
+            return ""
+        parts = f"{self._told.folder}/wandb/offline-run-*-{self._told.id}"
+        return f"W&B's steps were recorded offline; send them by: wandb sync {parts}"
 
 
 def _is_sent(path: Path) -> bool:
