@@ -39,16 +39,6 @@ def trackio(_: Path) -> dict[str, Lines]:
     return found
 
 
-def wandb(folder: Path) -> dict[str, Lines]:
-    """Read all parts of each run in the order in which `wandb sync` sends them: of their start."""
-    from gradlab.train.trackers.wandb import read
-
-    found = defaultdict(list)
-    for path in sorted(folder.glob("trackers/wandb/offline-run-*/*.wandb")):
-        found[path.stem].extend(read(path))
-    return found
-
-
 def _once(rows: dict[int, Any]) -> Lines:
     """Give the lines, with as many of a step as it has values of a name."""
     lines = []

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import GradlabError
+from ...base.folders import discard
 from .tracker import Line, Reached, Told, missing, reached_by
 
 # A log of LevelDB's form behind a head: blocks with pieces of records, each with its checksum.
 MAGIC, HEAD = b":W&B", 7
 BLOCK, PIECE = 1 << 15, struct.Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-OWN = "_"  # begins the names that W&B adds itself
+ADDED = "_"  # begins the names that W&B adds itself
+# What it would record of this process, which is not the training.
+OWN = {"disable_stats": True, "disable_meta": True, "save_requirements": False}
 
 
 class Wandb:
@@ -45,6 +48,9 @@ class Wandb:
             # The first step of a run that is resumed is the one after its last.
             self._floor = self._run.starting_step - 1 if self._run.resumed else 0
         else:
+            for path in self._parts("offline-run"):
+                if next(_records(path.read_bytes()), None) is None:
+                    discard(path.parent)  # of a kill; `wandb sync` would send none of the others
             parts = self._parts("offline-run")
             self._reached = reached_by([line for path in parts for line in read(path)])
         self.log(recorded())
@@ -75,7 +81,7 @@ class Wandb:
             mode=self._mode,
             resume="allow",
             config=dict(self._told.settings),
-            settings=wandb.Settings(**quiet, x_disable_stats=True),
+            settings=wandb.Settings(**quiet, **{f"x_{name}": value for name, value in OWN.items()}),
         )
 
     def log(self, lines: Sequence[Line]) -> None:
@@ -111,7 +117,7 @@ def read(path: Path) -> Iterator[Line]:
         record = Record.FromString(data)
         if record.HasField("history"):
             items = [(item.key or ".".join(item.nested_key), item) for item in record.history.item]
-            values = {n: json.loads(i.value_json) for n, i in items if not n.startswith(OWN)}
+            values = {n: json.loads(i.value_json) for n, i in items if not n.startswith(ADDED)}
             yield {"step": record.history.step.num, **values}
 
 
