@@ -5,6 +5,7 @@ RUN := $(VENV)/bin/
 READY := $(VENV)/.ready
 BENCH := $(VENV)/bench/.ready
 TENSORFLOW := $(VENV)/tensorflow/.ready
+TRACKERS := $(VENV)/trackers/.ready
 PROJECT := {{cookiecutter.project_slug}}
 WHEEL := $(wildcard $(PROJECT)/vendor/*.whl)
 FRAMEWORK := pytorch
@@ -57,8 +58,8 @@ $(READY): $(VENV)/.pytorch requirements/dev.txt
 
 # Environments that see all of the first, torch included, which nothing in them can move: one with the
 # frameworks that are compared with, so that a step of theirs is measured with the same bytes, and one
-# with TensorFlow.
-$(BENCH) $(TENSORFLOW): $(VENV)/%/.ready: $(READY) requirements/%.txt requirements/constraints.txt
+# with TensorFlow, one with the clients of trackers.
+$(BENCH) $(TENSORFLOW) $(TRACKERS): $(VENV)/%/.ready: $(READY) requirements/%.txt requirements/constraints.txt
 	@echo "Installing requirements/$*.txt into $(VENV)/$* ..."
 	@begun=$$(date +%s); $(RUN)python -m venv --clear $(VENV)/$* \
 	  && $(RUN)python -c 'import site; print(*site.getsitepackages(), sep="\n")' \

@@ -45,6 +45,7 @@ class Options:
     save_seconds: float = 0.0
     seed: int = 0
     accept_changes: bool = False
+    tracker: str = "tensorboard"
 
     def settings(self) -> dict[str, Any]:
         return {}

@@ -16,6 +16,7 @@ import tyro
 from .base import streams
 from .base.errors import GradlabError, note
 from .services import origin, session
+from .services.notify import teller
 
 Command = Callable[..., int]
 # What a project's training imports, and its own environment may lack.
@@ -31,7 +32,13 @@ def main(program: str, commands: Sequence[Command], arguments: Sequence[str] | N
     """Run the command that the arguments name; give its exit code."""
     if arguments is None:
         streams.prepare()
-    return streams.guarded(program, lambda: _main(program, commands, arguments))
+    try:
+        return streams.guarded(program, lambda: _main(program, commands, arguments))
+    except BaseException as error:
+        teller.failed(error)
+        raise
+    finally:
+        teller.wait()
 
 
 def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | None) -> int:
@@ -49,6 +56,7 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
             return tyro.cli(command, prog=name, args=given[1:], config=options)
         return tyro.extras.subcommand_cli_from_dict(table, prog=program, args=given, config=options)
     except GradlabError as error:
+        teller.failed(error)
         # Under torchrun processes mostly fail alike: one message is enough.
         if error.own or os.environ.get("RANK", "0") == "0":
             where = session.place_of_options(str(error))
@@ -62,4 +70,5 @@ def _main(program: str, commands: Sequence[Command], arguments: Sequence[str] | 
         note(f"{program} needs {error.name}, which is not installed here: {how}")
         return 2
     except KeyboardInterrupt:
+        teller.ended("was ended by Ctrl+C", "The same command carries on from what was kept.")
         return 128 + signal.SIGINT

@@ -9,6 +9,7 @@ from typing import Any
 
 from gradlab.base.errors import GradlabError
 from gradlab.services.machine import Device, Precision
+from gradlab.train.trackers.tracker import Name as Tracker
 
 # Marks a setting that can't alter the result: it may change when a run is continued.
 FREE = {"free": True}
@@ -46,6 +47,8 @@ class TrainConfig:
     """Time between checkpoints; longer where saving would take over 2 % of it."""
     profile: bool = field(default=False, metadata=FREE)
     """Trace ten steps for Perfetto, and show which operators take most of the time."""
+    tracker: Tracker = field(default="tensorboard", metadata=FREE)
+    """Where the metrics are shown too, by a library that reads its login from the environment."""
     epochs: int = 60
     """Passes over the training data."""
     max_steps: int | None = None

@@ -17,8 +17,8 @@ from ..services import session, urls
 from .protocol import Task
 
 PASSED_ON = re.compile(
-    # The storage is the runner's; what a job keeps are its outputs.
-    r"TERM|TZ|(?i:https?|no|all)_(?i:proxy)|CUDA_VISIBLE_DEVICES|GRADLAB_(?!STORAGE|SCRATCH)\w+"
+    # The storage is the runner's, what a job keeps are its outputs; messages are the runner's too.
+    r"TERM|TZ|(?i:https?|no|all)_(?i:proxy)|CUDA_VISIBLE_DEVICES|GRADLAB_(?!STORAGE|SCRATCH|NOTIFY)\w+"
     r"|KERAS_BACKEND|XLA_FLAGS|JAX_PLATFORMS"  # by which a training computes
 )
 PASSED_ON_HERE = re.compile(  # with values that hold on this machine's system only

@@ -24,11 +24,12 @@ from ..base.errors import GradlabError
 from ..base.stop import Stop, Stopped
 from ..check import check
 from ..engines.protocol import Engine
-from ..services import session
+from ..services import notify, session
+from ..services.notify import teller
 from ..spec import spec as specs
 from ..spec.spec import Job
 from ..store.datasets import usable
-from . import begin, end, holding, plan, schedule, sources, submission
+from . import begin, end, holding, messages, plan, schedule, sources, submission
 from .jobs import Result, do
 from .logs import Console
 from .place import Place
@@ -84,7 +85,9 @@ def run_command(
             code = _run(name, asked, input, engine, console, stop)
     except Stopped:
         console.line(f"ended by signal {stop.signal}: the same command carries on from here")
+        messages.ended(None, False, stop.signal or 0)
         code = 128 + (stop.signal or 0)
+    teller.wait()
     return schedule.leave(code)
 
 
@@ -122,6 +125,7 @@ def _run(
     if asked.dry:
         _show(selected, to_do, asked, found, place, console)
         return 0
+    notify.check()
     with usable(place.backend):
         _refuse_submitted(place)
         if asked.only:
@@ -194,6 +198,7 @@ def _do_all(
     with holding.whole(place, console) as lock:
         with holding.beginning(place):
             record = begin.whole(selected, found, place, asked.fresh, console)
+        messages.began(record, selected, place)
 
         def work(job: Job) -> Result:
             turn = holding.turn(place, job.name, console, stop)
@@ -226,6 +231,7 @@ def _do_one(
                     break
             fresh = False
             holding.wait(place, job.name, console, stop)
+        messages.takes_on(job, place)
 
         def work(job: Job) -> Result:
             turn = nullcontext()  # it has it already
@@ -248,4 +254,6 @@ def _finish(
     succeeded = all(result.succeeded for result in results.values())
     succeeded = succeeded and end.finish([*found.spec.jobs], alone, record, place, console)
     end.tell(results, succeeded, place, found.mask(), console)
-    return schedule.exit_code(results, succeeded, stop)
+    code = schedule.exit_code(results, succeeded, stop)
+    messages.ended((results, found.mask()), alone, code)
+    return code

@@ -1,4 +1,4 @@
-"""TensorBoard's event files of a run: a new one for each session, the earlier ones cut and kept.
+"""TensorBoard, a Tracker: event files, a new one for each session, the earlier ones cut and kept.
 
 Promises: read in the order of their names they hold each step once, whatever the clocks of the
 machines say; what is damaged or not there is made anew from the recorded lines.
@@ -12,7 +12,7 @@ import re
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..base.appender import Appender
 from ..base.errors import note, reason
 from ..base.files import names, read_bytes, remove
 from ..base.retries import retry
+from .trackers.tracker import Line
 
 EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
 Values = dict[str, float]
@@ -29,15 +30,18 @@ Files = list[tuple[str, int, int]]
 
 
 class Events:
-    """The event files in a folder, as they were at a saved step; OSError if they can't be read."""
+    """The event files in a folder, as they were at a saved step; OSError if they can't be read.
 
-    def __init__(self, folder: Path, saved: Any, step: int) -> None:
-        self._folder = folder
+    Without `shown` it writes none, and they are made anew once it is.
+    """
+
+    def __init__(self, folder: Path, saved: Any, step: int, shown: bool = True) -> None:
+        self._folder, self._shown = folder, shown
         # Before they had checksums, the saved state told a single name.
         self._files: Files = [] if isinstance(saved, str) else [(n, s, c) for n, s, c in saved]
         self._step = step
         self._file: Appender | None = None  # made with the first event
-        self._failed = False
+        self._failed = not shown
         self._found = [name for name in names(folder) if EVENT_FILE.fullmatch(name)]
         known = self._found + [name for name, _, _ in self._files]
         # Counted, not timed: the next machine's clock may be behind.
@@ -60,10 +64,10 @@ class Events:
             for data in self._data:
                 yield from _steps(data or b"")
 
-    def take_up(self, lines: Callable[[], list[Values]]) -> None:
+    def begin(self, recorded: Callable[[], list[Line]]) -> None:
         """Go on from the saved step: cut what came after it, make anew what is not whole.
 
-        `lines` gives what was recorded; it is not asked where the files are whole, for to read all
+        `recorded` gives the steps; it is not asked where the files are whole, for to read all
         steps takes longer the more there are.
         """
         whole = bool(self._files) and None not in self._data
@@ -73,20 +77,20 @@ class Events:
         for name in self._found:
             if name in sizes:
                 retry(partial(os.truncate, self._folder / name, sizes[name]))
-            else:
+            elif self._shown:
                 remove(self._folder / name)
         self._data.clear()
-        if not whole and self._step:
+        if not whole and self._step and self._shown:
             self._step = 0
-            for line in lines():
-                self.add(int(line["step"]), {k: v for k, v in line.items() if k != "step"})
+            self.log(recorded())
 
-    def add(self, step: int, values: Values) -> None:
-        """Record the values of a step as scalars; where that fails, go on without TensorBoard."""
+    def log(self, lines: Sequence[Line]) -> None:
+        """Record steps' values as scalars; where that fails, go on without TensorBoard."""
         if self._failed:
             return
         try:
-            self._add(step, values)
+            for line in lines:
+                self._add(int(line["step"]), {k: v for k, v in line.items() if k != "step"})
         # Such as a TensorBoard that doesn't fit the protobuf that a service has installed.
         except Exception as error:
             self._failed = True
@@ -131,10 +135,11 @@ class Events:
         file = self._file
         return [*self._files, (file.path.name, file.offset, file.checksum)]
 
-    def close(self) -> None:
+    def end(self, finished: bool = False) -> str:
         """Flush and close the file."""
         if self._file:
             self._file.close()
+        return ""
 
 
 def _number(name: str) -> int:

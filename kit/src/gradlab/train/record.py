@@ -29,13 +29,15 @@ State = dict[str, Any]
 class Record:
     """The metrics of a run in its folder, begun or, from a saved state, continued.
 
-    Raises OSError where what was recorded before can't be read or cut.
+    Where `shown`, TensorBoard shows them. Raises OSError where what was recorded before can't be
+    read or cut.
     """
 
-    def __init__(self, folder: Path, state: State | None = None) -> None:
+    def __init__(self, folder: Path, state: State | None = None, shown: bool = True) -> None:
         self.path = folder / METRICS
         self._step = state["step"] if state else 0
-        self._events = Events(folder / "tensorboard", (state or {}).get("events", []), self._step)
+        saved = (state or {}).get("events", [])
+        self._events = Events(folder / "tensorboard", saved, self._step, shown)
         data = read_bytes(self.path) if state and exists(self.path) else b""
         offset, tail, checksum = 0, b"", 0
         if state:
@@ -46,7 +48,7 @@ class Record:
         data = data[:offset]
         if len(data) < offset or zlib.crc32(tail, zlib.crc32(data)) != checksum:
             data, tail = self._mend(data, tail, checksum)
-        self._events.take_up(lambda: parse(data + tail))
+        self._events.begin(lambda: parse(data + tail))
         self._lines = Appender(self.path, len(data), tail, checksum)
         retry(self._lines.open, at=self.path)
         self._seal()
@@ -71,8 +73,9 @@ class Record:
         """Record the values of a step (from 1), in memory until the next flush."""
         with only_observing(f"Step {step} could not be recorded"):
             rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
-            self._lines.append(_line({"step": step, "epoch": epoch, **rounded}))
-            self._events.add(step, {"epoch": epoch, **rounded})
+            line = {"step": step, "epoch": epoch, **rounded}
+            self._lines.append(_line(line))
+            self._events.log([line])
         self._step = step
 
     def flush(self) -> None:
@@ -106,7 +109,7 @@ class Record:
     def close(self) -> None:
         """Flush and close the files."""
         self._lines.close()
-        self._events.close()
+        self._events.end()
         self._seal()
 
 

@@ -230,6 +230,10 @@ class RunCopies:
         """Give the checkpoints that are known to be whole, the newest first."""
         return self._whole
 
+    def newest(self) -> int:
+        """Give the step of the newest checkpoint that is known to be whole, 0 if there is none."""
+        return step_of(self._whole[0].rpartition("/")[2]) if self._whole else 0
+
     def parts_of(self, entry: str) -> set[str]:
         """Give the metrics that travel beside a checkpoint, and its shards."""
         name = entry.rpartition("/")[2]

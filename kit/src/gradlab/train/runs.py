@@ -20,10 +20,10 @@ from ..base import unfinished
 from ..base.errors import GradlabError, note, only_observing
 from ..base.files import exists, prepare, read_bytes, write_durably
 from ..base.retries import SHORT, retry
-from ..services import session
+from ..services import notify, session
 from ..store.copier import Copier
 from ..store.location import Location
-from . import examples, places
+from . import examples, places, telling
 from .checkpoint import Checkpoints
 from .curves import Curves, spelled
 from .places import CHECKPOINTS, EVENTS
@@ -31,6 +31,8 @@ from .progress import Progress
 from .provenance import Sources
 from .record import Record
 from .run_copies import RunCopies
+from .trackers import following
+from .trackers.tracker import Name, check
 
 State = dict[str, Any]
 Keep = Callable[[Path, float], Checkpoints]  # by the folder, and the seconds between them
@@ -53,6 +55,8 @@ class Run:
         self.fresh = os.environ.get(FRESH, "")
         self.later: dict[str, Callable[[], bytes]] = {}
         self.checkpoints = keep(self.work / CHECKPOINTS, seconds)
+        self.following: following.Following | None = None
+        self.project = ""
         self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
         self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
 
@@ -71,7 +75,8 @@ class Run:
                 return False
             self.step, self.state = saved["step"], saved["state"]
         self.opened_at = self.step
-        self.record = Record(self.work, saved["record"] if saved else None)
+        shown = options.tracker != "none"
+        self.record = Record(self.work, saved["record"] if saved else None, shown)
         self.curves = Curves(self.record.path, self.work / "curves.png")
         self.settings = self.sources.of_run(saved)
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
@@ -102,6 +107,8 @@ class Run:
         if undone := self.record.undone:
             note(f"{undone:,} steps after the last checkpoint were lost and are done again.")
         note(f"On {where}, {workers} loader worker(s); kept in {self.kept}.")
+        if not done:
+            telling.began(self.project, self.work.name, self.step, total)
         self.progress = Progress(self.step, total, session.deadline())
         if self.state and self.state["where"] != where:
             note(
@@ -117,6 +124,8 @@ class Run:
             self.step = step
             if self.copier:
                 self.copier.notify()
+            if self.following:
+                self.following.notify()
 
         def whole() -> State:
             return self._whole(step, state, finished)
@@ -136,6 +145,10 @@ class Run:
     def _whole(self, step: int, state: State, finished: bool) -> State:
         run = {"step": step, "finished": finished, "settings": self.settings, "fresh": self.fresh}
         return {**run, **self.sources.state(), "state": state, "record": self.record.state()}
+
+    def safe_step(self) -> int:
+        """Give the step up to which no kill can take the run back, nor the machine's loss."""
+        return min(self.step, self.copies.newest()) if self.copies else self.step
 
     def wait(self) -> int:
         """Wait for a checkpoint under way, and give the step of the newest one that is whole."""
@@ -176,7 +189,7 @@ class Run:
         self._draw()
         if self.step < step:
             missing.append(f"the checkpoint of step {step:,}")
-        if not self._close() or missing:
+        if not self._close(finished=True) or missing:
             raise GradlabError(
                 f"The run is finished, but {self.kept} does not hold all of it: "
                 f"{', '.join(missing) or 'the last copies failed'}.\n"
@@ -184,8 +197,11 @@ class Run:
                 exit_code=1,
             )
         measure, epoch = spelled(self.best[0]), (best["step"] - 1) // per_epoch + 1
-        note(f"Finished. Best {measure} {best['value']:.4g} in epoch {epoch}. In {self.kept}:")
-        note(f"  {' '.join(files)} metrics.jsonl curves.png tensorboard/")
+        found = f"Best {measure} {best['value']:.4g} in epoch {epoch}"
+        telling.finished(self.project, self.work.name, found)
+        note(f"Finished. {found}. In {self.kept}:")
+        shown = " tensorboard/" * exists(self.work / EVENTS)
+        note(f"  {' '.join(files)} metrics.jsonl curves.png{shown}")
 
     def _finish(self, name: str, data: bytes) -> bool:
         """Write a result, and say so if another one was in its place; tell whether that worked."""
@@ -198,18 +214,22 @@ class Run:
         """Part before the end; GradlabError unless all that is done is saved."""
         self.progress.close()
         saved = self.wait()
-        if not self._close() or saved < step:
+        if not self._close(finished=False) or saved < step:
             raise GradlabError(
                 f"Stopped at step {step:,}, but the last checkpoint in {self.kept} is of step "
                 f"{self.step:,}: the steps after it will be done again.",
                 exit_code=1,
             )
         unfinished.note(str(self.kept))
+        telling.stopped(step, total)
         note(f"Stopped at step {step:,} of {total:,}, saved. The same command carries on.")
 
-    def _close(self) -> bool:
+    def _close(self, finished: bool) -> bool:
         self.record.close()
-        return self.copier.flush() if self.copier else True
+        kept = self.copier.flush() if self.copier else True
+        if self.following:
+            self.following.end(finished)
+        return kept
 
 
 class Options(Protocol):
@@ -221,6 +241,7 @@ class Options(Protocol):
     save_seconds: float
     seed: int
     accept_changes: bool
+    tracker: Name
 
     def settings(self) -> dict[str, Any]:
         """Give the settings that decide the result, as plain values."""
@@ -244,12 +265,14 @@ def open_run(
     GradlabError where the storage can't be read or written, another process trains the run, its
     settings are others, or, if `strict`, its code or data are.
     """
+    check(options.tracker)
+    notify.check()
     place, key = places.of(package.name, options.name)
     kept = place.backend.where(key)
     try:
         seen = examples.look(splits, options.seed, workers)
         sources = Sources.now(options, told, package, seen, given)
-        return _open(place, key, options, sources, keep)
+        run = _open(place, key, options, sources, keep)
     except OSError as error:
         raise GradlabError(
             f"The run in {kept} can't be opened: {error}.\nNothing of it was deleted. Give the "
@@ -257,6 +280,9 @@ def open_run(
             "read for good, move it away: then the run goes on from what was kept before it.",
             exit_code=1,
         ) from error
+    run.project = package.name
+    run.following = following.start(options.tracker, place, key, package.name, run.safe_step)
+    return run
 
 
 def _open(place: Location, key: str, options: Options, sources: Sources, keep: Keep) -> Run:
