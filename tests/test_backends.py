@@ -29,12 +29,15 @@ from .services.bucket import NAME, Bucket
 
 FOLDERS = {"folder": Folder, "slow mount": SlowMount}
 KEY = "drafts/workflow/job"
+# Of eight in which a machine dies; all of them: MOMENTS=8
+MOMENTS = int(os.environ.get("MOMENTS", "2"))
 
 
-REMOTE = {"bucket": "in_a_bucket", "server": "on_a_server"}
+REAL = pytest.param("real bucket", marks=pytest.mark.slow)
+REMOTE = {"bucket": "in_a_bucket", "real bucket": "in_a_bucket", "server": "on_a_server"}
 
 
-@pytest.fixture(params=[*FOLDERS, *REMOTE])
+@pytest.fixture(params=[*FOLDERS, "bucket", REAL, "server"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param in REMOTE:
         found: Backend = request.getfixturevalue(REMOTE[request.param])
@@ -317,7 +320,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("moment", range(8))
+@pytest.mark.parametrize("moment", range(0, 8, 8 // MOMENTS))
 def test_a_machine_that_dies_at_any_moment_leaves_a_whole_state(
     backend: Backend, tmp_path: Path, moment: int
 ) -> None:

@@ -1,6 +1,7 @@
 """A storage by URL: what goes wrong on the way to it, who may write, and what is said.
 
-A real client over real HTTP to moto's server, with a wire between them that a test can damage.
+A real client over real HTTP to a server, with a wire between them that a test can damage. Where the
+server has its part in what is promised, it is moto's and, in a slow test, a real one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pytest
 from gradlab.base.errors import GradlabError
 from gradlab.base.locks import Held
 from gradlab.services import session, urls
-from gradlab.store import objects, remote
+from gradlab.store import clients, multipart, objects, remote
 from gradlab.store.datasets import Datasets, close
 from gradlab.store.leases import Lease, Lost, fence
 from gradlab.store.location import Location
@@ -49,6 +50,12 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def store(url: str) -> ObjectStore:
     return ObjectStore(url)
+
+
+@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.slow)])
+def each_server(request: pytest.FixtureRequest) -> str:
+    """Let a test be repeated with a real server."""
+    return str(request.param)
 
 
 # What passes
@@ -87,12 +94,32 @@ def test_a_part_that_is_cut_off_is_sent_again(
     store: ObjectStore, bucket: Bucket, tmp_path: Path
 ) -> None:
     with (tmp_path / "large").open("wb") as file:
-        for _ in range(110):
+        for _ in range(3 * clients.PART >> 20):
             file.write(os.urandom(1 << 20))
     bucket.faults.append(Fault(path="partNumber=2", cut="request", times=1))
     sha256 = store.put("large", tmp_path / "large")
+    assert len([each for each in bucket.requests if "partNumber=" in each]) == 4
     bucket.faults[:] = [Fault(method="GET", path="/large", cut="answer", times=1)]
     assert store.get("large", tmp_path / "back") == sha256 == store.sha256("large")
+
+
+@pytest.mark.slow  # for moto all uploads were begun in 2010
+def test_parts_that_a_killed_upload_left_are_removed_after_a_day(
+    store: ObjectStore, bucket: Bucket, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = url.removeprefix(f"s3://{NAME}/")
+    for key in (f"{top}/runs/x/model", f"{top}/runs/xy/model"):
+        bucket.client.create_multipart_upload(Bucket=NAME, Key=key)
+
+    def left() -> list[str]:
+        found = bucket.client.list_multipart_uploads(Bucket=NAME, Prefix=top)
+        return [each["Key"].removeprefix(f"{top}/") for each in found.get("Uploads", ())]
+
+    store.sweep("runs/x")
+    assert left() == ["runs/x/model", "runs/xy/model"], "it may be under way"
+    monkeypatch.setattr(multipart, "ABANDONED_AFTER", -60.0)
+    store.sweep("runs/x")
+    assert left() == ["runs/xy/model"]
 
 
 def test_what_does_not_pass_ends_with_a_word_that_names_the_url(
@@ -181,6 +208,7 @@ def test_a_kind_of_url_that_is_not_known_and_a_client_that_is_missing_are_named(
 # Who may write
 
 
+@pytest.mark.usefixtures("each_server")
 def test_an_answer_that_was_lost_is_not_taken_for_another_writer(
     store: ObjectStore, bucket: Bucket
 ) -> None:
@@ -190,6 +218,7 @@ def test_an_answer_that_was_lost_is_not_taken_for_another_writer(
     assert not store.create("number", b"of another")
 
 
+@pytest.mark.usefixtures("each_server")
 @pytest.mark.parametrize("conditional", [True, False])
 def test_of_many_that_take_a_number_at_once_each_gets_another(
     url: str, tmp_path: Path, conditional: bool, monkeypatch: pytest.MonkeyPatch
@@ -269,6 +298,7 @@ def test_a_process_that_died_is_not_waited_for_on_its_own_machine(url: str, died
         lock.take()
 
 
+@pytest.mark.usefixtures("each_server")
 def test_another_machine_waits_for_the_end_of_its_lease(
     url: str, died: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,6 +310,7 @@ def test_another_machine_waits_for_the_end_of_its_lease(
     assert "its lease ends" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("each_server")
 def test_a_clock_that_is_off_ends_no_lease(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +338,7 @@ def taken_over(url: str, tmp_path: Path, short: None) -> Iterator[Lease]:
     second.release()
 
 
+@pytest.mark.usefixtures("each_server")
 def test_who_lost_a_lease_commits_nothing(
     url: str, taken_over: Lease, tmp_path: Path, bucket: Bucket
 ) -> None:
@@ -373,6 +405,7 @@ def test_many_small_files_go_at_once(url: str, tmp_path: Path, bucket: Bucket) -
     assert bucket.most >= 8
 
 
+@pytest.mark.usefixtures("each_server")
 def test_what_is_damaged_in_the_bucket_is_named(url: str, tmp_path: Path, bucket: Bucket) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -390,6 +423,7 @@ def test_what_is_damaged_in_the_bucket_is_named(url: str, tmp_path: Path, bucket
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("each_server")
 def test_a_folder_that_was_being_moved_is_moved_to_its_end(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

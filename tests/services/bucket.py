@@ -1,4 +1,4 @@
-"""A bucket on this machine: moto's server, and a wire to it on which things go wrong.
+"""A bucket on this machine, and a wire to its server on which things go wrong.
 
 Real HTTP all the way: a client speaks to the wire, the wire to the server. What goes wrong is
 told as `faults`, and what went over the wire is in `requests`.
@@ -7,7 +7,6 @@ told as `faults`, and what went over the wire is in `requests`.
 from __future__ import annotations
 
 import http.client
-import logging
 import os
 import socket
 import threading
@@ -19,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-KEYS = {"AWS_ACCESS_KEY_ID": "the-key-id", "AWS_SECRET_ACCESS_KEY": "the-s3cret-key"}
+from .s3 import KEYS, Address
+
 NAME = "bucket"
 
 
@@ -175,15 +175,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve() -> Iterator[Bucket]:
-    """Run a server with an empty bucket, and a wire to it."""
+def serve(server: Address) -> Iterator[Bucket]:
+    """Give an empty bucket of a server, and a wire to it."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
+    host, port = server
     client = boto3.client(
         "s3",
         endpoint_url=f"http://{host}:{port}",
@@ -193,9 +189,8 @@ def serve() -> Iterator[Bucket]:
     )
     client.create_bucket(Bucket=NAME)
     bucket = Bucket("", client)
-    wire = _Server(("127.0.0.1", 0), _handler(bucket, (host, port)))
+    wire = _Server(("127.0.0.1", 0), _handler(bucket, server))
     bucket.address = f"http://127.0.0.1:{wire.server_address[1]}"
     threading.Thread(target=wire.serve_forever, daemon=True).start()
     yield bucket
     wire.shutdown()
-    moto.stop()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -61,3 +62,12 @@ def until(reached: Callable[[], object], seconds: float = 10.0, what: str = "it"
     while not reached():
         assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.01)
+
+
+def free_ports(count: int) -> list[int]:
+    """Find some ports of the loopback on which nothing listens."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in found]

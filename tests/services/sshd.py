@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .processes import free_ports
+
 PROGRAM = shutil.which("sshd") or "/usr/sbin/sshd"
 CONFIG = """
 Port {port}
@@ -50,9 +52,7 @@ def serve(folder: Path) -> Iterator[Sshd]:
     for key in (folder / "host_key", home / ".ssh/id_ed25519"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
         subprocess.run(command, check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     (folder / "config").write_text(CONFIG.format(port=port, folder=folder))
     public = (folder / "host_key.pub").read_text()
     (home / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{port} {public}")

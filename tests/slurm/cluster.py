@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..services.processes import free_ports
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 GRACE = 10  # seconds between SIGTERM and SIGKILL at a preemption, a cancel and a limit
 # cred_expire: a requeued job begins again after 6 seconds, not after 120.
@@ -87,7 +89,7 @@ class Cluster:
         self._configure(cpus)
 
     def _configure(self, cpus: int) -> None:
-        ports, host = _free_ports(1 + len(self.nodes)), socket.gethostname().partition(".")[0]
+        ports, host = free_ports(1 + len(self.nodes)), socket.gethostname().partition(".")[0]
         nodes = [
             NODE.format(name=name, host=host, port=port, cpus=cpus)
             for name, port in zip(self.nodes, ports[1:], strict=True)
@@ -237,17 +239,6 @@ def until(reached: Callable[[], object], what: str, seconds: float = 20) -> None
     while not reached():
         assert time.monotonic() < end, f"{what} does not come"
         time.sleep(0.05)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _processes() -> Iterator[tuple[int, dict[str, str], str]]:

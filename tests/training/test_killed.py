@@ -7,14 +7,17 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ..failing import flip_a_bit
 from ..lab import PER_EPOCH, STEPS, Lab
-from ..services.bucket import Bucket
+from ..services.bucket import NAME, Bucket, Fault
 
 KILLS = 6
 MOST = 12  # steps until a kill, or an epoch and two: six of them all fall before the run's end
@@ -49,6 +52,11 @@ def lab(request: pytest.FixtureRequest, lab: Lab, bucket: Bucket) -> Lab:
 
 class Counted(Lab):
     """A lab whose steps are counted as they begin, also those that are never saved."""
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What goes wrong on the way to its bucket, if it has one."""
+        return self.bucket.faults if self.bucket else []
 
     def count(self) -> int:
         path = Path(self.env["COUNT"])
@@ -122,6 +130,47 @@ def on_an_epochs_last_batch(lab: Counted, moment: random.Random) -> Callable[[],
     return reached
 
 
+# What meets each session on its way to a bucket, besides being killed.
+ON_THE_WAY = (
+    Fault(method="PUT", path="leases/", cut="answer", times=1),  # of a write under a condition
+    Fault(status=503, code="SlowDown", times=3),
+    Fault(method="PUT", cut="request", times=2),
+    Fault(status=400, code="ExpiredToken"),  # once it is under way, to the end of the session
+    Fault(seconds=0.2),
+    Fault(status=500, code="InternalError", times=3),
+)
+
+
+@contextmanager
+def on_the_way(
+    lab: Counted, number: int, reached: Callable[[], object]
+) -> Iterator[Callable[[], object]]:
+    """Let a session meet a fault; give what tells that it is to be killed."""
+    fault, faults = replace(ON_THE_WAY[number % len(ON_THE_WAY)]), lab.faults
+    first = lab.count()
+    if fault.code != "ExpiredToken":
+        faults.append(fault)
+
+    def once_under_way() -> object:
+        if not faults and lab.count() > first:
+            faults.append(fault)
+        return reached()
+
+    yield once_under_way
+    faults.clear()
+
+
+def flip_in_the_bucket(lab: Counted) -> str:
+    """Flip a bit of the newest checkpoint there, for a machine without it; give what is told."""
+    shutil.rmtree(lab.disk, ignore_errors=True)
+    newest = lab.checkpoints()[-1]
+    flip_a_bit(newest, random.Random(0))
+    assert lab.bucket
+    key = f"{lab.prefix}runs/default/checkpoints/{newest.name}"
+    lab.bucket.client.put_object(Bucket=NAME, Key=key, Body=newest.read_bytes())
+    return f"{newest.name} is damaged"
+
+
 @pytest.mark.slow
 def test_kills_at_random_moments_leave_the_bytes_of_an_uninterrupted_run(
     counted: Counted, counted_whole: Counted
@@ -129,17 +178,19 @@ def test_kills_at_random_moments_leave_the_bytes_of_an_uninterrupted_run(
     lab, whole = counted, counted_whole
     moment = random.Random(lab.env.get("GRADLAB_STORAGE_SLOW", "2" if lab.bucket else "0"))
     kinds = [at_random, during_a_save, on_an_epochs_last_batch, at_the_start] * KILLS
-    for kind in kinds[:KILLS]:
+    for number, kind in enumerate(kinds[:KILLS]):
         reached = kind(lab, moment)
         # The loader's workers sometimes outlive their parent, as after a real crash.
         reached = lab.limited(reached, PER_EPOCH + 2 if kind == on_an_epochs_last_batch else MOST)
         group = moment.random() < 0.5
-        output = lab.train_until(reached, "--save-seconds", "0", whole_group=group)
+        with on_the_way(lab, number, reached) as reached:
+            output = lab.train_until(reached, "--save-seconds", "0", whole_group=group)
         assert "Finished" not in output
         if moment.random() < 0.5:  # with its machine, or without
             shutil.rmtree(lab.disk, ignore_errors=True)
     del lab.env["LIMIT"]
-    lab.train("--save-seconds", "0")
+    damaged = flip_in_the_bucket(lab) if lab.bucket else ""
+    assert damaged in lab.train("--save-seconds", "0")
     assert lab.sha() == whole.sha()
     assert lab.sha(file="best.safetensors") == whole.sha(file="best.safetensors")
     assert lab.steps() == list(range(1, STEPS + 1))

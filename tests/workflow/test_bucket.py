@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ..services.bucket import KEYS, NAME, Bucket, Fault
+from ..services.bucket import NAME, Bucket, Fault
+from ..services.s3 import KEYS
 from .conftest import Project, wait_for
 
 WORKFLOW = """

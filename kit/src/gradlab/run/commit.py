@@ -185,7 +185,7 @@ def settle(job: str, contents: Mapping[str, Content], place: Place) -> dict[str,
         if content.type == "volume" and not _settle_volume(written, place.volume(job, name)):
             return None
         if content.type == "dataset":
-            version = store.secure(content.value)
+            version = store.secure(content.value, lambda: place.fence(job))
             if not version:
                 if not folders.exists(box / "manifest.json"):
                     return None

@@ -17,6 +17,9 @@ from ..services import urls
 
 FRESH = {"skip_instance_cache": True, "use_listings_cache": False}
 CONNECT_SECONDS, READ_SECONDS = 10, 60
+# Of a large file: the client of S3 would hold ten parts of 50 MB of each file that is moved.
+PART, PARTS_AT_ONCE = 16 << 20, 4
+MOST_PARTS = 10_000  # of which S3 puts an object together
 TRIES = 2  # of a client by itself; what tries again for longer is Remote
 
 
@@ -40,6 +43,13 @@ def open_client(url: str) -> tuple[Any, str]:
         ) from error
 
 
+def parts(url: str, size: int) -> dict[str, int]:
+    """Say to the client of a URL in which parts a file of `size` bytes is sent."""
+    if urls.extra_of(url) != "s3":
+        return {}
+    return {"chunksize": max(PART, -(-size // MOST_PARTS))}
+
+
 def _any(url: str, **options: bool) -> tuple[Any, str]:
     import fsspec  # type: ignore[import-untyped, unused-ignore]
 
@@ -57,7 +67,13 @@ def _s3(url: str) -> tuple[Any, str]:
         "max_pool_connections": 32,
     }
     # anon=False: without credentials a request fails, in clear words, instead of being anonymous.
-    system = S3FileSystem(anon=False, config_kwargs=config, **FRESH)
+    system = S3FileSystem(
+        anon=False,
+        config_kwargs=config,
+        default_block_size=PART,
+        max_concurrency=PARTS_AT_ONCE,
+        **FRESH,
+    )
     system.retries = 1
     return system, str(system._strip_protocol(url)).rstrip("/")
 

@@ -159,11 +159,11 @@ class Datasets(Shelf):
         text = replace(version, token=fence()).to_text()
         self.backend.write(f"{key}/{MANIFEST}", text.encode())
 
-    def secure(self, version: str) -> str | None:
+    def secure(self, version: str, fence: Callable[[], int] = lambda: 0) -> str | None:
         """Give the version that a planned NAME:ID became, brought again where it was lost.
 
         None if it isn't there. A Drive that is mounted again has lost what it had not uploaded;
-        this machine may have it.
+        this machine may have it. `fence` is that of `commit`.
         """
         self._arrived.discard(version)
         if not (found := self._made(version)) and self.is_apart:
@@ -173,7 +173,7 @@ class Datasets(Shelf):
                 local = self.local / folder_of(name) / id
                 same = id.partition("-")[2] == planned.partition("-")[2]
                 if same and folders.exists(local / MANIFEST):
-                    self._upload(local, name, id)
+                    self._upload(local, name, id, fence)
             found = self._made(version)
         return found
 

@@ -13,6 +13,8 @@ ABANDONED_AFTER = 24 * 3600.0  # seconds: no copy to a slow storage takes that l
 def sweep(backend: Backend, folder: str) -> None:
     """Remove half versions of long ago from a dataset's folder; no reason to fail."""
     try:
+        if backend.folder is None:
+            backend.sweep(folder)
         transfer.each(
             lambda id: _sweep(backend, f"{folder}/{id}"), _halves(backend, folder), backend.parallel
         )

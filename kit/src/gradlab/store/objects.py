@@ -18,7 +18,7 @@ from pathlib import Path
 from ..base import files
 from ..base.errors import GradlabError, note
 from ..services import urls
-from . import transfer
+from . import clients, multipart, transfer
 from .backend import Data
 from .looking import Looking
 from .refusals import StorageError
@@ -73,8 +73,12 @@ class ObjectStore(Looking):
     def put(self, key: str, source: Path) -> str:
         """Make a file that holds what a local one does; give its SHA-256."""
         before = _state(source)
-        sha256 = files.sha256(source)
-        self._place(key, lambda path: self._system.put_file(str(source), path))
+        parts = clients.parts(self.url, before[0])
+
+        def send() -> None:
+            self._place(key, lambda path: self._system.put_file(str(source), path, **parts))
+
+        sha256 = transfer.beside(lambda: files.sha256(source), send, before[0] >= clients.PART)
         there = before[0] if self._is_whole else self.size(key)
         if _state(source) != before or there != before[0]:
             text = f"{source} was changed while it was copied to {self.where(key)}"
@@ -226,6 +230,13 @@ class ObjectStore(Looking):
         for name in [] if self._is_whole else self.list(folder):
             if name.endswith(".tmp"):
                 self.delete(f"{folder}/{name}")
+        if urls.extra_of(self.url) != "s3":
+            return
+        try:  # some servers can't list them, and some users may not
+            path, now = self._path(folder), time.time() + self._ahead
+            self._do(folder, lambda: multipart.abort_abandoned(self._system, path, now), hurry=True)
+        except OSError:
+            pass
 
     def check(self, patience: float = 0.0) -> None:
         """Raise OSError if it is gone as a whole, and not back within some seconds."""

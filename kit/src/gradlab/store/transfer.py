@@ -67,6 +67,18 @@ def each(work: Callable[[Item], object], items: Collection[Item], at_once: int =
             raise
 
 
+def beside(work: Callable[[], Item], other: Callable[[], object], apart: bool = True) -> Item:
+    """Do two things, at once where that is worth a thread; give what the first one gives."""
+    if not apart:
+        found = work()
+        other()
+        return found
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(work)
+        other()
+        return waits.result()
+
+
 @contextmanager
 def shown(what: str, size: int) -> Iterator[Callable[[int], object]]:
     """Show on a terminal how much of `size` bytes is done, where that takes some seconds.
