@@ -1,5 +1,5 @@
 """The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, job,
-datasets, compare, setup, submit, export."""
+datasets, runs, compare, setup, submit, export."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ MODULES = {
     "stop": "run.slurm.watch",
     "job": "run.worker",
     "datasets": "store.listing",
+    "runs": "inventory.listing",
     "compare": "train.compare",
     "setup": "remote.gradient.setup",
     "submit": "remote.gradient.submit",

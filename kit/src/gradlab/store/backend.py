@@ -68,6 +68,12 @@ class Backend(Protocol):
     def read(self, key: str) -> bytes:
         """Give what a file holds; raises FileNotFoundError."""
 
+    def part(self, key: str, start: int, end: int) -> bytes:
+        """Give what a file holds from one place to another, as far as it goes, without patience.
+
+        Raises FileNotFoundError.
+        """
+
     def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there.
 

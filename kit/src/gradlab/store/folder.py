@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..base import files, folders
-from ..base.retries import retry
+from ..base.retries import SHORT, retry
 from ..services import mounts
 from . import transfer, tree
 from .backend import Data
@@ -86,6 +86,10 @@ class Folder:
     def read(self, key: str) -> bytes:
         """Give what a file holds; raises FileNotFoundError."""
         return files.read_bytes(self.top / key)
+
+    def part(self, key: str, start: int, end: int) -> bytes:
+        """Give what a file holds from one place to another, as far as it goes, without patience."""
+        return retry(lambda: files.read_part(self.top / key, start, end), SHORT)
 
     def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there."""

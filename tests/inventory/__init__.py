@@ -1,0 +1,1 @@
+"""What a storage keeps, seen from above."""
