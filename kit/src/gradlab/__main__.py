@@ -1,5 +1,5 @@
 """The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, job,
-datasets, runs, compare, setup, submit, export."""
+datasets, runs, clean, compare, setup, submit, export."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ MODULES = {
     "logs": "run.slurm.watch",
     "stop": "run.slurm.watch",
     "job": "run.worker",
-    "datasets": "store.listing",
+    "datasets": "inventory.datasets",
     "runs": "inventory.listing",
+    "clean": "inventory.clean",
     "compare": "train.compare",
     "setup": "remote.gradient.setup",
     "submit": "remote.gradient.submit",

@@ -41,7 +41,16 @@ class Workflow:
 def workflows(place: Location) -> Iterator[Workflow]:
     """Give the last run of each workflow that has one; raises OSError where none can be listed."""
     for name in sorted(place.backend.list("workflows")):
-        yield summarize(Place.of(name, place), place)
+        if _has_run(own := Place.of(name, place)):
+            yield summarize(own, place)
+
+
+def _has_run(place: Place) -> bool:
+    """Tell whether a workflow has a run, not only locks, as far as that can be told."""
+    try:
+        return bool(Records(place.backend, place.record, "run-").keys())
+    except OSError:
+        return True
 
 
 def summarize(place: Place, location: Location) -> Workflow:
@@ -62,8 +71,7 @@ def _take(found: Workflow, record: Record, place: Place) -> None:
     found.id, found.started = run.id, run.started
     found.done = [name for name, state in record.jobs.items() if state.state == "succeeded"]
     found.failed = failures.of(record)
-    taken = [*run.datasets.values(), *run.own.values()]
-    found.data = sorted({version for version in taken if version})
+    found.data = sorted(record.taken_and_made().difference(record.versions()))
     found.code = next(filter(None, map(_code, record.jobs.values())), "")
     last = None if run.finished else submission.current(place)
     if not run.finished and is_at_work(place, record.jobs):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .tree import File
+from .uploads import Upload
 
 Data = bytes | Sequence[bytes | memoryview]
 
@@ -109,6 +110,12 @@ class Backend(Protocol):
 
     def sweep(self, folder: str) -> None:
         """Remove what writers that died have left in a folder, as far as that works."""
+
+    def uploads(self) -> Sequence[Upload]:
+        """Give the uploads in parts that were begun, by whomever, and have not ended."""
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload that has not ended, and remove its parts."""
 
     def check(self, patience: float = 0.0) -> None:
         """Raise OSError if it is gone as a whole, and not back within some seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from ..services import mounts
 from . import transfer, tree
 from .backend import Data
 from .tree import File
+from .uploads import Upload
 
 Result = TypeVar("Result")
 
@@ -165,6 +166,13 @@ class Folder:
     def sweep(self, folder: str) -> None:
         """Remove what writers that died have left in a folder, as far as that works."""
         files.sweep(self.top / folder)
+
+    def uploads(self) -> Sequence[Upload]:
+        """Give the uploads in parts that were begun and have not ended: here there are none."""
+        return ()
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload that has not ended."""
 
     def check(self, patience: float = 0.0) -> None:
         """Raise OSError if it is gone as a whole, and not back within some seconds."""

@@ -19,16 +19,22 @@ Part = Callable[[int, int], bytes]  # gives a file's bytes from one place to ano
 
 def read(part: Part) -> dict[str, Any]:
     """Give what a checkpoint holds beside arrays, as it was packed; ValueError if it is none."""
+    try:
+        return _plain(json.loads(metadata(part)[STATE]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no {error} in it") from error
+
+
+def metadata(part: Part) -> dict[str, str]:
+    """Give the metadata of a file of safetensors; ValueError if it is none."""
     data = part(0, FIRST)
     end = LENGTH + int.from_bytes(data[:LENGTH], "little")
     if len(data) < LENGTH or end > LARGEST:
         raise ValueError("it has no header")
     if end > len(data):
         data += part(len(data), end)
-    try:
-        return _plain(json.loads(json.loads(data[LENGTH:end])["__metadata__"][STATE]))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no {error} in it") from error
+    header = json.loads(data[LENGTH:end])
+    return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
 
 
 def at(value: Any, *names: str) -> Any:

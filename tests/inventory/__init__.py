@@ -1,1 +1,0 @@
-"""What a storage keeps, seen from above."""
