@@ -37,7 +37,7 @@ def add(place: Place, name: str, *texts: str, files: int = 1) -> list[str]:
     """Add versions of a dataset, and give them."""
     found = []
     for text in texts:
-        folder = place.root / "files"
+        folder = place.project.root / "files"
         folder.mkdir(exist_ok=True)
         for number in range(files):
             (folder / f"file{number}").write_text(f"{text} {number}")
