@@ -1,5 +1,5 @@
 """The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, job,
-datasets, runs, clean, compare, setup, submit, export."""
+datasets, runs, clean, compare, publish, setup, submit, export."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ MODULES = {
     "runs": "inventory.listing",
     "clean": "inventory.clean",
     "compare": "train.compare",
+    "publish": "share.publish",
     "setup": "remote.gradient.setup",
     "submit": "remote.gradient.submit",
     "export": "remote.argo.export",
