@@ -76,7 +76,7 @@ class Hub:
                 found = self.repositories.get(f"{owner}/{name}")
                 if not found:
                     return 404, {"error": "Repository not found"}
-                return self._of(found, method, rest, body)
+                return self._of(found, f"{self.address}/{owner}/{name}", method, rest, body)
         return 404, {"error": f"no such address: {path}"}
 
     def _made(self, asked: dict[str, Any]) -> tuple[int, Any]:
@@ -92,7 +92,9 @@ class Hub:
 
         return [{**each, **action(each["oid"])} for each in asked["objects"]]
 
-    def _of(self, found: Repository, method: str, rest: list[str], body: bytes) -> tuple[int, Any]:
+    def _of(
+        self, found: Repository, url: str, method: str, rest: list[str], body: bytes
+    ) -> tuple[int, Any]:
         match method, rest:
             case "GET", [] | ["revision", _]:
                 return 200, {"id": "x", "modelId": "x", "sha": found.sha, "private": False}
@@ -101,13 +103,17 @@ class Hub:
             case "POST", ["preupload", _]:
                 return 200, {"files": [*_modes(json.loads(body)["files"])]}
             case "POST", ["commit", "main"]:
-                return self._committed(found, [json.loads(line) for line in body.splitlines()])
+                sha = self._committed(found, [json.loads(line) for line in body.splitlines()])
+                if not sha:
+                    return 412, {"error": "A commit has happened since. Please refresh."}
+                return 200, {"success": True, "commitOid": sha, "commitUrl": f"{url}/commit/{sha}"}
         return 404, {"error": f"no such address: {rest}"}
 
-    def _committed(self, found: Repository, lines: list[Any]) -> tuple[int, Any]:
+    def _committed(self, found: Repository, lines: list[Any]) -> str:
+        """Do a commit as a whole and name it; "" where it follows another one than the last."""
         head, files, large = lines[0]["value"], dict(found.files), dict(found.large)
         if head.get("parentCommit", found.sha) != found.sha:
-            return 412, {"error": "A commit has happened since. Please refresh and try again."}
+            return ""
         for line in lines[1:]:
             value = line["value"]
             match line["key"]:
@@ -123,7 +129,7 @@ class Hub:
         found.commits.append((sha, files))
         found.messages.append(head["summary"])
         found.large = large
-        return 200, {"success": True, "commitOid": sha, "commitUrl": f"{self.address}/commit/{sha}"}
+        return sha
 
 
 def _modes(asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

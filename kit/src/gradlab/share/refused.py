@@ -18,7 +18,8 @@ SAYS = {
     413: "what is sent is larger than it takes",
     429: "too many requests came from here: give the same command again in some minutes",
 }
-NETWORK = ("httpx", "httpcore", "ConnectionError", "TimeoutError", "gaierror")
+CLIENTS = ("httpx", "httpcore")  # whose errors are of the network, but for an answer's status
+NETWORK = ("ConnectionError", "TimeoutError", "gaierror")
 OFFLINE = "OfflineModeIsEnabled"
 
 
@@ -42,9 +43,7 @@ def status(error: BaseException) -> int:
 def is_of_network(error: BaseException) -> bool:
     """Tell whether no answer came."""
     kinds = [kind for each in chain(error) for kind in type(each).__mro__]
-    return any(
-        kind.__module__.split(".")[0] in NETWORK or kind.__name__ in NETWORK for kind in kinds
-    )
+    return any(k.__module__.startswith(CLIENTS) or k.__name__ in NETWORK for k in kinds)
 
 
 def passes(error: BaseException) -> bool:
