@@ -27,7 +27,9 @@ ARROWS = {
     "run": {"store", "check", "engines"},
     "remote": {"run"},
     "notebook": {"run"},
-    "top": {"remote", "notebook", "train"},
+    "inventory": {"run", "train"},
+    "share": {"inventory"},
+    "top": {"remote", "notebook", "share"},
 }
 FRAMEWORKS = {"torch", "jax", "keras", "tensorflow"}
 # Modules that an arrow is still wanting for, to be worked off: "room.module": what it imports.

@@ -29,7 +29,7 @@ KIT = ("tyro", "yaml", "jsonschema", "tqdm", "tomllib", "graphlib", "concurrent.
 # The commands themselves, for those that always run the same copy of the kit.
 COMMANDS = (
     *KIT,
-    *("gradlab.run.runner", "gradlab.store.listing", "gradlab.check.check"),
+    *("gradlab.run.runner", "gradlab.inventory.datasets", "gradlab.check.check"),
     *("gradlab.check.show", "gradlab.remote.gradient.setup", "gradlab.remote.gradient.submit"),
     *("gradlab.train.compare", "gradlab.doctor", "gradlab.cli", "gradlab.services.origin"),
 )

@@ -31,7 +31,7 @@ from ..kit import KIT
 from .conftest import HAS_BUBBLEWRAP, Project
 
 ERRORS = ("EIO", "ESTALE", "ENOSPC", "ENOTCONN")
-MODULES = (*warm.KIT, "gradlab.run.runner", "gradlab.store.listing")
+MODULES = (*warm.KIT, "gradlab.run.runner", "gradlab.inventory.datasets")
 # For each storage and beginning; a run in a fork takes half a second. More of them: TRIED=300.
 CALLS = FLIPS = int(os.environ.get("TRIED", "4"))
 LEAVES = """

@@ -1,5 +1,5 @@
 """The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, job,
-datasets, compare, setup, submit, export."""
+datasets, runs, clean, compare, publish, setup, submit, export."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ MODULES = {
     "logs": "run.slurm.watch",
     "stop": "run.slurm.watch",
     "job": "run.worker",
-    "datasets": "store.listing",
+    "datasets": "inventory.datasets",
+    "runs": "inventory.listing",
+    "clean": "inventory.clean",
     "compare": "train.compare",
+    "publish": "share.publish",
     "setup": "remote.gradient.setup",
     "submit": "remote.gradient.submit",
     "export": "remote.argo.export",

@@ -114,6 +114,12 @@ def read_bytes(path: Path) -> bytes:
     return retry(path.read_bytes, at=path)
 
 
+def read_part(path: Path, start: int, end: int) -> bytes:
+    """Read what a file holds from one place to another, as far as it goes."""
+    with open(path, "rb", buffering=0) as file:
+        return os.pread(file.fileno(), end - start, start)
+
+
 def names(folder: Path) -> list[str]:
     """List the names in a folder, none if there is no such folder; never none for a failure."""
     try:

@@ -10,6 +10,8 @@ import errno
 import fcntl
 import os
 import socket
+import struct
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,10 @@ from typing import Self
 from .retries import retry
 
 ENDING = ", about to end"
+# C's struct flock: its kind, from where, start, length and owner; other systems than Linux begin
+# with the start.
+LINUX = sys.platform.startswith("linux")
+FLOCK = "hhqqi4x" if LINUX else "qqihh"
 
 
 class Held(Exception):
@@ -61,13 +67,11 @@ class Lock:
         fcntl.lockf(self._handle, fcntl.LOCK_UN)
 
     def is_free(self) -> bool:
-        """Tell whether no other process has it, without keeping it; OSError as `take` raises it."""
-        try:
-            self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except PermissionError:
-            return False
-        self.unlock()
-        return True
+        """Tell whether no other process has it, without taking it; OSError as `take` raises it."""
+        asked = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        asked = asked if LINUX else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        found = fcntl.fcntl(self._handle, fcntl.F_GETLK, struct.pack(FLOCK, *asked))
+        return bool(struct.unpack(FLOCK, found)[0 if LINUX else 3] == fcntl.F_UNLCK)
 
     def say_ending(self) -> None:
         """Tell those who wait for the lock that this process is about to end."""

@@ -23,6 +23,7 @@ from .actions.outputs import target
 from .logs import JobLog
 from .place import Place
 from .prepare import Prepared
+from .record import Record
 from .sources import Sources
 
 ACTIONS = ("script@v1", "container@v1", checkout.NAME, "s3-download@v1", "create-model@v1")
@@ -129,7 +130,9 @@ def _create_model(prepared: Prepared, run: str, place: Place, log: JobLog) -> in
     inputs = {"model": prepared.inputs["model"], **prepared.inputs}
     name, type = str(parameters["name"]), str(parameters["type"])
     content = str(prepared.contents["model"])
-    id = models.create(place.backend, name, type, content, inputs, f"{run} {job.name}")
+    record = Record.load(place.backend, place.record)
+    made_from = record.taken_and_made() if record else ()
+    id = models.create(place.backend, name, type, content, inputs, f"{run} {job.name}", made_from)
     for output in job.outputs:
         (prepared.folder / "outputs" / output).write_text(id)
     log.note(f"model {name} {id} ({type}), {content}")

@@ -16,6 +16,7 @@ from ..base.errors import GradlabError
 from ..base.stop import Stop
 from ..engines.protocol import Engine
 from ..spec.spec import FOLDER, Job
+from . import failures
 from .commit import collect, commit, recover, remark
 from .decide import data_of, fingerprint, identities_of, inputs_of, key, reusable
 from .execute import Unfinished, execute
@@ -83,6 +84,7 @@ def do(
             settled = commit(job, state, record, place, log)
             return Result("ran", time.monotonic() - began, settled)
     except Failed as failed:
+        failures.note(job.name, failed.result.state, failed.result.message, record)
         return replace(failed.result, seconds=time.monotonic() - began)
     except Exception as error:
         return Result(_ending(stop, error), time.monotonic() - began, message=_said(error))

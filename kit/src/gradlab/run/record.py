@@ -121,6 +121,11 @@ class Record:
         """List the versions of datasets that this run has made."""
         return [version for state in self.jobs.values() for version in state.versions()]
 
+    def taken_and_made(self) -> set[str]:
+        """Give the versions of datasets that this run began with, and those that it has made."""
+        taken = [*self.run.datasets.values(), *self.run.own.values()]
+        return {*filter(None, taken), *self.versions()}
+
     def _records(self, job: str) -> Records:
         return Records(self.backend, f"{self.folder}/jobs", f"{job}-", SAYS)
 

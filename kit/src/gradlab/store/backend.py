@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .tree import File
+from .uploads import Upload
 
 Data = bytes | Sequence[bytes | memoryview]
 
@@ -68,6 +69,12 @@ class Backend(Protocol):
     def read(self, key: str) -> bytes:
         """Give what a file holds; raises FileNotFoundError."""
 
+    def part(self, key: str, start: int, end: int) -> bytes:
+        """Give what a file holds from one place to another, as far as it goes, without patience.
+
+        Raises FileNotFoundError.
+        """
+
     def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there.
 
@@ -103,6 +110,12 @@ class Backend(Protocol):
 
     def sweep(self, folder: str) -> None:
         """Remove what writers that died have left in a folder, as far as that works."""
+
+    def uploads(self) -> Sequence[Upload]:
+        """Give the uploads in parts that were begun, by whomever, and have not ended."""
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload that has not ended, and remove its parts."""
 
     def check(self, patience: float = 0.0) -> None:
         """Raise OSError if it is gone as a whole, and not back within some seconds."""

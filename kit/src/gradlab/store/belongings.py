@@ -126,6 +126,17 @@ def choose(folder: Path, key: Key, accept: bool) -> tuple[Draft | None, str]:
     return (here if own else None), remark
 
 
+def is_only_aside(folder: Path) -> bool:
+    """Tell whether the job of a folder takes up nothing of what is set aside there by itself.
+
+    It takes up trainings that its draft does not have; and where a runner was killed while it
+    exchanged the two, which is which can't be told.
+    """
+    if folders.exists(folder / f"{ASIDE}.new"):
+        return False
+    return read(folder / ASIDE) is None or not _trainings_aside(folder)
+
+
 def _trainings_aside(folder: Path) -> list[str]:
     """Name the training runs that are set aside, and that the draft doesn't have."""
     runs = _runs(dict(tree.walk(folder / ASIDE / "outputs")))

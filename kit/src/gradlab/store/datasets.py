@@ -124,8 +124,9 @@ class Datasets(Shelf):
         return self.backend.create(f"{key_of(name)}/.numbers/{number}", suffix.encode())
 
     def _next(self, name: str, suffix: str) -> int:
-        """Give the number after all others, of half versions too."""
-        taken = (id for id in self.backend.list(key_of(name)) if not id.endswith(suffix))
+        """Give the number after all others, of half versions and removed ones too."""
+        known = [*self.backend.list(key_of(name)), *self.removed(name)]
+        taken = (id for id in known if not id.endswith(suffix))
         return 1 + max(map(number_of, taken), default=0)
 
     def _made(self, version: str) -> str | None:

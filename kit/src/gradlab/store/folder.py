@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from ..base import files, folders
-from ..base.retries import retry
+from ..base.retries import SHORT, retry
 from ..services import mounts
 from . import transfer, tree
 from .backend import Data
 from .tree import File
+from .uploads import Upload
 
 Result = TypeVar("Result")
 
@@ -86,6 +87,10 @@ class Folder:
     def read(self, key: str) -> bytes:
         """Give what a file holds; raises FileNotFoundError."""
         return files.read_bytes(self.top / key)
+
+    def part(self, key: str, start: int, end: int) -> bytes:
+        """Give what a file holds from one place to another, as far as it goes, without patience."""
+        return retry(lambda: files.read_part(self.top / key, start, end), SHORT)
 
     def write(self, key: str, data: Data, synced: bool = True) -> None:
         """Make a file that holds some bytes, in place of one that is there."""
@@ -161,6 +166,13 @@ class Folder:
     def sweep(self, folder: str) -> None:
         """Remove what writers that died have left in a folder, as far as that works."""
         files.sweep(self.top / folder)
+
+    def uploads(self) -> Sequence[Upload]:
+        """Give the uploads in parts that were begun and have not ended: here there are none."""
+        return ()
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload that has not ended."""
 
     def check(self, patience: float = 0.0) -> None:
         """Raise OSError if it is gone as a whole, and not back within some seconds."""

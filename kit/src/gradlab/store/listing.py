@@ -1,41 +1,20 @@
-"""`gradlab datasets`: what is kept, whether it is whole, and a folder as a new version."""
+"""What `gradlab datasets` shows: what is kept, whether it is whole; and new versions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
 
 from ..base.errors import GradlabError
 from ..base.terminal import printable
 from ..base.units import human
-from ..services import session
 from . import models
 from .backend import Backend
-from .datasets import Datasets, open_store, usable
+from .datasets import Datasets
 from .versions import DamagedVersion, Version
 
 
-def datasets_command(
-    action: Annotated[Literal["list", "show", "verify", "add"], tyro.conf.Positional] = "list",
-    reference: Annotated[str | None, tyro.conf.Positional] = None,
-    folder: Annotated[Path | None, tyro.conf.Positional] = None,
-) -> int:
-    """List, show, verify or add versions of datasets.
-
-    Args:
-        action: list all; show one's versions and files; verify one's files, or all, against
-            their SHA-256; add a folder as a new version.
-        reference: The dataset: NAME, NAME:VERSION or NAME:TAG.
-        folder: What to add.
-    """
-    store = open_store(session.project_root())
-    with usable(store.top):
-        return _dispatch(store, action, reference, folder)
-
-
-def _dispatch(store: Datasets, action: str, reference: str | None, folder: Path | None) -> int:
+def dispatch(store: Datasets, action: str, reference: str | None, folder: Path | None) -> int:
+    """List, show, verify or add, as `gradlab datasets` was asked to; give the exit code."""
     if action == "list":
         return _list(store)
     if action == "verify":

@@ -30,11 +30,18 @@ LARGEST = 1 << 20  # bytes: metrics are a short text
 
 
 def create(
-    backend: Backend, name: str, type: str, content: str, inputs: Mapping[str, Path], run: str
+    backend: Backend,
+    name: str,
+    type: str,
+    content: str,
+    inputs: Mapping[str, Path],
+    run: str,
+    made_from: Iterable[str] = (),
 ) -> str:
     """Register a model and give its id.
 
-    `content` says what holds it, such as `dataset NAME:VERSION`; metrics are taken from the
+    `content` says what holds it, such as `dataset NAME:VERSION`, `made_from` which versions of
+    datasets its run took and made; metrics are taken from the
     first evaluation.json or metrics.json at the top of an input.
     """
     MODEL.require(name)
@@ -44,6 +51,7 @@ def create(
         "name": name,
         "type": type,
         "model": content,
+        "made_from": sorted(made_from),
         "metrics": _metrics(inputs.values()),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

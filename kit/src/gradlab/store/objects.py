@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,12 @@ from pathlib import Path
 from ..base import files
 from ..base.errors import GradlabError, note
 from ..services import urls
-from . import clients, multipart, transfer
+from . import clients, transfer, uploads
 from .backend import Data
 from .looking import Looking
 from .refusals import StorageError
 from .tree import File
+from .uploads import Upload
 
 EXCLUSIVE = ("s3", "gcs", "sftp")  # whose clients can write only where nothing is
 MOVING = ".moving"  # in a folder of which a copy is complete, that is about to go
@@ -230,13 +231,27 @@ class ObjectStore(Looking):
         for name in [] if self._is_whole else self.list(folder):
             if name.endswith(".tmp"):
                 self.delete(f"{folder}/{name}")
+        with suppress(OSError):  # some servers can't list them, and some users may not
+            for upload in self._uploads(folder, hurry=True):
+                if upload.age > uploads.ABANDONED_AFTER:
+                    self.abort(upload)
+
+    def uploads(self) -> Sequence[Upload]:
+        """Give the uploads in parts that were begun, by whomever, and have not ended."""
+        return self._uploads("")
+
+    def _uploads(self, folder: str, hurry: bool = False) -> Sequence[Upload]:
         if urls.extra_of(self.url) != "s3":
-            return
-        try:  # some servers can't list them, and some users may not
-            path, now = self._path(folder), time.time() + self._ahead
-            self._do(folder, lambda: multipart.abort_abandoned(self._system, path, now), hurry=True)
-        except OSError:
-            pass
+            return ()
+        found = uploads.unfinished
+        return self._do(
+            folder, lambda: [*found(self._system, self._root, self._ahead, folder)], hurry=hurry
+        )
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload that has not ended, and remove its parts."""
+        with suppress(FileNotFoundError):
+            self._do(upload.key, lambda: uploads.abort(self._system, self._root, upload))
 
     def check(self, patience: float = 0.0) -> None:
         """Raise OSError if it is gone as a whole, and not back within some seconds."""

@@ -28,6 +28,7 @@ from .versions import (
 )
 
 TOP = "datasets"
+REMOVED = ".removed"  # folder beside a dataset's versions that names those that were removed
 
 
 def key_of(name: str, id: str = "") -> str:
@@ -89,7 +90,16 @@ class Shelf:
 
     def is_missing(self, versions: Iterable[str]) -> bool:
         """Tell whether the storage has lost one of some versions, where that is ever in doubt."""
-        return self.backend.writes_arrive_later and not all(map(self.exists, versions))
+        return self.backend.writes_arrive_later and not all(map(self._is_there, versions))
+
+    def _is_there(self, version: str) -> bool:
+        """Tell whether a version is there, or was removed because somebody asked for that."""
+        name, id = version.split(":")
+        return self.exists(version) or id in self.removed(name)
+
+    def removed(self, name: str) -> list[str]:
+        """Name the versions of a dataset that were removed, or were about to be."""
+        return list(filter(VERSION.fullmatch, self.backend.list(f"{key_of(name)}/{REMOVED}")))
 
     def is_replaced(self, version: Version) -> bool:
         """Tell whether a version did not arrive whole and one after it did."""

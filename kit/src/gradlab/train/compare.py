@@ -18,7 +18,7 @@ import tyro
 from ..base.errors import GradlabError, only_observing
 from ..base.files import digest, exists, prepare, read_bytes, write_result
 from ..base.tables import columns, flat
-from . import provenance, weightfile
+from . import learned, weightfile
 from .curves import compare_curves, spelled
 from .places import METRICS
 from .record import Values, read_checked
@@ -106,7 +106,7 @@ def _load(folder: Path) -> Measured:
     if not evaluations:
         raise _not_evaluated(folder, score[0], lines)
     # One column, where the runs have learned from different code or data; not one for each file.
-    for name in ("code", provenance.RECORD):
+    for name in ("code", learned.RECORD):
         if found := settings.pop(name, None):
             settings["code"] = digest(json.dumps(found, sort_keys=True).encode())[:8]
     return Measured(folder.name, flat(settings), evaluations, folder / BEST, score)

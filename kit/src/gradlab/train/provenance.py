@@ -20,8 +20,8 @@ from ..base.tables import flat, row
 from ..services import session
 from ..store import source
 from . import examples, inputs
+from .learned import RECORD, of
 
-RECORD = "learned_from"  # in a run's settings: since which step, by which code and data
 EXAMPLES = "training_examples"  # in a run's settings: how many there are
 TITLES = ("setting", "then", "now")
 State = dict[str, Any]
@@ -170,13 +170,6 @@ class Sources:
             defaults is not None and flat(own).get(name) == flat(defaults).get(name)
             for own, defaults in pairs
         )
-
-
-def of(settings: State) -> list[State]:
-    """Give the record that the settings of a run or model hold; nothing if they hold none."""
-    if "code" in settings:  # of a version that kept no more
-        return [{"after_step": 0, "code": settings["code"], "data": []}]
-    return list(settings.get(RECORD, []))
 
 
 def _own(settings: State) -> State:

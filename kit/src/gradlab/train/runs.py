@@ -23,7 +23,7 @@ from ..base.retries import SHORT, retry
 from ..services import notify, session
 from ..store.copier import Copier
 from ..store.location import Location
-from . import examples, places, telling
+from . import endings, examples, places, telling
 from .checkpoint import Checkpoints
 from .curves import Curves, spelled
 from .places import CHECKPOINTS, EVENTS
@@ -50,7 +50,7 @@ class Run:
     ) -> None:
         self.work, self.kept = place.work / key, place.backend.where(key)
         self.sources, self.settings = sources, dict[str, Any]()
-        self.step = 0
+        self.step = self.sessions = 0
         self.state: State | None = None
         self.fresh = os.environ.get(FRESH, "")
         self.later: dict[str, Callable[[], bytes]] = {}
@@ -59,6 +59,7 @@ class Run:
         self.project = ""
         self.copies = RunCopies(self.work, place.backend, key) if place.is_apart else None
         self.copier = Copier(place.backend, self.copies, COPY_SECONDS) if self.copies else None
+        self._watched = (place.sides, key, lambda: self.step)
 
     def resume(self, options: Options) -> bool:
         """Take up the newest checkpoint that is whole; False where the run is to start over.
@@ -75,11 +76,12 @@ class Run:
                 return False
             self.step, self.state = saved["step"], saved["state"]
         self.opened_at = self.step
-        shown = options.tracker != "none"
+        self.sessions, shown = 1 + _sessions(saved), options.tracker != "none"
         self.record = Record(self.work, saved["record"] if saved else None, shown)
         self.curves = Curves(self.record.path, self.work / "curves.png")
         self.settings = self.sources.of_run(saved)
         self.write("config.json", json.dumps(self.settings, indent=2).encode() + b"\n")
+        self.watch = endings.Watch(*self._watched)
         return True
 
     def _starts_over(self, saved: State) -> bool:
@@ -144,6 +146,7 @@ class Run:
 
     def _whole(self, step: int, state: State, finished: bool) -> State:
         run = {"step": step, "finished": finished, "settings": self.settings, "fresh": self.fresh}
+        run["sessions"] = self.sessions
         return {**run, **self.sources.state(), "state": state, "record": self.record.state()}
 
     def safe_step(self) -> int:
@@ -226,10 +229,16 @@ class Run:
 
     def _close(self, finished: bool) -> bool:
         self.record.close()
+        self.watch.close()
         kept = self.copier.flush() if self.copier else True
         if self.following:
             self.following.end(finished)
         return kept
+
+
+def _sessions(saved: State | None) -> int:
+    """Tell in how many sessions a run was trained so far; earlier versions did not count them."""
+    return int(saved.get("sessions", 1)) if saved else 0
 
 
 class Options(Protocol):
