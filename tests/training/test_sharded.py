@@ -28,7 +28,7 @@ from .. import warm
 from ..lab import PER_EPOCH, Lab, descendants
 
 # Many more of them: KILLS=40
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "2"))
 EPOCHS = 4
 STEPS = EPOCHS * PER_EPOCH
 MODULES = (*warm.TRAINING, "torch.distributed.fsdp", "torch.distributed.tensor")
