@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+import bucket
 import checkpoints
 import cluster
 import generation
@@ -17,7 +18,7 @@ import storage
 import training
 from measure import Row, options, show
 
-ALL = (training, checkpoints, storage, runner, cluster, generation)
+ALL = (training, checkpoints, storage, bucket, runner, cluster, generation)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from gradlab.store.objects import ObjectStore
 from gradlab.store.tree import File
 
 from .kit import KIT
-from .services import sshd
+from .services import sshd, webdav
 from .services.bucket import NAME, Bucket
 
 FOLDERS = {"folder": Folder, "slow mount": SlowMount}
@@ -34,7 +34,11 @@ MOMENTS = int(os.environ.get("MOMENTS", "2"))
 
 
 REAL = pytest.param("real bucket", marks=pytest.mark.slow)
-REMOTE = {"bucket": "in_a_bucket", "real bucket": "in_a_bucket", "server": "on_a_server"}
+REMOTE = {
+    "bucket": "in_a_bucket",
+    "real bucket": "in_a_bucket",
+    "server": "on_a_server",
+}
 
 
 @pytest.fixture(params=[*FOLDERS, "bucket", REAL, "server"])
@@ -131,6 +135,22 @@ def test_what_is_there_is_replaced_removed_and_may_be_removed_again(backend: Bac
         backend.read("a/one")
     with pytest.raises(FileNotFoundError):
         backend.age("a/one")
+
+
+def test_a_server_with_webdav_promises_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wsgidav", reason="no server of WebDAV is installed (wsgidav)")
+    with webdav.serve(tmp_path) as server:
+        monkeypatch.setenv("NETRC", str(server.netrc))
+        test_what_is_written_is_listed_and_read(ObjectStore(server.url("written")), tmp_path)
+        test_a_file_is_made_by_one_only(ObjectStore(server.url("made")))
+        test_a_folder_is_put_in_the_place_of_another(ObjectStore(server.url("moved")))
+        replaced = ObjectStore(server.url("replaced"))
+        test_what_is_there_is_replaced_removed_and_may_be_removed_again(replaced)
+        monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+        with pytest.raises(OSError, match=r"needs credentials.*~/.netrc"):
+            ObjectStore(server.url("refused")).write("a", b"1")
 
 
 def test_what_cannot_be_read_is_not_taken_for_absent(

@@ -111,11 +111,18 @@ def _webdav(url: str) -> tuple[Any, str]:
         WebdavFileSystem,
     )
 
+    class Moving(WebdavFileSystem):  # type: ignore[misc, unused-ignore]
+        """Its own would copy, to where nothing is, and remove."""
+
+        def mv(self, path1: str, path2: str, **_: object) -> None:
+            self.client.move(path1, path2, overwrite=True)
+
     parts = urlsplit(url)
     scheme = "http" if parts.scheme == "webdav" and _is_here(parts.hostname or "") else "https"
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     auth = httpx.NetRCAuth(str(netrc)) if netrc.exists() else None
-    system = WebdavFileSystem(f"{scheme}://{parts.netloc}", auth=auth, **FRESH)
+    # It has no cache of listings, and no name for one.
+    system = Moving(f"{scheme}://{parts.netloc}", auth=auth, skip_instance_cache=True)
     return system, parts.path.strip("/")
 
 
