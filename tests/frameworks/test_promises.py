@@ -185,7 +185,7 @@ def test_a_workflow_under_bubblewrap_ends_with_the_model_of_the_plain_command(
     defaults: FrameworkLab, entry: Entry, tmp_path: Path
 ) -> None:
     lab = lab_of(defaults.project, tmp_path, entry)
-    lab.env |= {"GRADLAB_NETWORK": "off", **warm.for_jobs(entry.modules, entry.env)}
+    lab.env |= {"GRADLAB_NETWORK": "off", **warm.for_jobs(entry.modules, lab.environment())}
     lab.run("gradlab", "run", "train", "--engine", "bubblewrap")
     run = newest(lab, f"{lab.package}-run") / "runs" / "train"
     for name in ("model.safetensors", "metrics.jsonl", "best.safetensors"):
