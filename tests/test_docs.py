@@ -48,7 +48,24 @@ UPDATED = "tests/test_updates.py::"
 UPDATED += "test_an_update_keeps_your_edits_and_takes_up_those_of_the_kit"
 CLUSTER = "tests/slurm/test_run.py::test_"
 ADOPTED = f"{CLUSTER}the_command_given_again_follows_what_lives"
+LISTED = "tests/training/test_listed.py::"
+LISTED += "test_a_run_is_listed_as_cut_off_running_finished_or_failed"
+REMOVED = "tests/workflow/test_removed.py::test_"
+REMOVED_ONE = f"{REMOVED}a_version_goes_once_it_is_confirmed_and_its_number_never_comes_again"
+OF_A_MODEL = f"{REMOVED}what_a_registered_model_was_made_from_goes_only_by_its_name"
+CLEANED = "tests/workflow/test_clean.py::test_what_nobody_needs_goes_and_all_else_stays"
+SHARED = "tests/training/test_shared.py::"
+SHARED += "test_a_model_is_shared_with_all_that_it_was_made_from_and_once"
 ELSEWHERE = {
+    "gradlab runs": LISTED,
+    "gradlab datasets remove": REMOVED_ONE,
+    "gradlab datasets remove NAME:VERSION": REMOVED_ONE,
+    "gradlab datasets remove NAME": REMOVED_ONE,
+    "gradlab datasets remove NAME:VERSION --model ID": OF_A_MODEL,
+    "gradlab clean": CLEANED,
+    "gradlab publish hf://OWNER/NAME": SHARED,
+    "gradlab publish hf://OWNER/NAME --dry-run": SHARED,
+    "gradlab publish hf://OWNER/NAME --run NAME": SHARED,
     "cookiecutter gh:org/cookiecutter-gradient-colab": (
         "tests/test_use.py::test_the_template_is_used_from_git_at_a_tag"
     ),
@@ -116,6 +133,7 @@ NOT_RUN = {
     "python -m pip install --find-links vendor --editable .": "fetches the build backend",
     'python -m pip install --find-links vendor --editable ".[dev]"': "fetches packages",
     'pip install --find-links vendor -e ".[export]"': "fetches packages",
+    'pip install --find-links vendor "gradlab[hf]"': "fetches packages",
     "tensorboard --logdir storage/runs": "serves until it is stopped",
 }
 
