@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -29,9 +30,14 @@ from gradlab.store import location, sealed
 from ..kit import KIT
 from ..lab import Judged
 from ..services.bucket import NAME, Bucket
+from ..services.cloud import Cloud
+from ..services.conftest import cloud, machines
 from ..services.gitserver import Server, git
+from ..services.machines import Machines
+from .colab_service import Colab, Jupyter
 from .kaggle_service import TOKEN, Kaggle, Kernel
 
+__all__ = ["cloud", "machines"]
 REDIRECT = Path(__file__).with_name("redirect.py")
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "the-s3cret-key", "HUB_TOKEN": "hub-secret-value-1234"}
 SPEC = """
@@ -46,17 +52,20 @@ Install = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
-def install(shared: Path) -> Install:
-    """Install a door's client as its message says, once for all tests; give its program."""
+def install(pytestconfig: pytest.Config) -> Install:
+    """Install a door's client, once for each set of pins; give its program."""
+    assert pytestconfig.cache
+    cache = Path(pytestconfig.cache.mkdir("clients"))
 
     def run(door: str) -> Path:
-        return installed(KINDS[door].client, shared)
+        return installed(KINDS[door].client, cache)
 
     return run
 
 
-def installed(client: Client, shared: Path) -> Path:
-    home = shared / "clients"
+def installed(client: Client, cache: Path) -> Path:
+    content = client.requirements.read_bytes() + REDIRECT.read_bytes()
+    home = cache / hashlib.sha256(content).hexdigest()[:12]
     home.mkdir(exist_ok=True)
     with open(home / f"{client.id}.lock", "w") as lock, patch.dict(os.environ):
         fcntl.flock(lock, fcntl.LOCK_EX)  # other workers wait for the first
@@ -66,7 +75,9 @@ def installed(client: Client, shared: Path) -> Path:
                 done = subprocess.run(step, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stderr
             (site,) = client.home.glob("lib/python*/site-packages")
-            (site / "redirect.pth").write_text(f"import sys; exec(open({str(REDIRECT)!r}).read())")
+            (site / "redirect.pth").write_text(
+                f"import os; exec(open({str(REDIRECT)!r}).read(), {{}})"
+            )
             (client.home / "ready").touch()
         return client.home / "bin" / client.program
 
@@ -201,5 +212,26 @@ def kaggle(desk: Desk, install: Install) -> Iterator[Kaggle]:
     """Kaggle, where a run has finished as soon as it is looked at."""
     with Kaggle(done_at_once(desk)).running() as service:
         desk.env |= service.env | {"GRADLAB_KAGGLE": str(install("kaggle"))}
+        yield service
+    assert service.unexpected == []
+
+
+@pytest.fixture
+def jupyter(machines: Machines, cloud: Cloud, tmp_path: Path) -> Iterator[Jupyter]:
+    """A machine of Colab's with its Jupyter server, on which a hop does nothing but end well."""
+    machine = machines.colab(cloud)
+    made = Jupyter(machine, tmp_path / "jupyter")
+    made.wait()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def colab(desk: Desk, install: Install, jupyter: Jupyter) -> Iterator[Colab]:
+    """Colab, whose machines are one: it is what it was before when it is given again."""
+    with Colab(lambda: jupyter).running() as service:
+        desk.env |= service.env | {"GRADLAB_COLAB": str(install("colab"))}
+        # A kernel takes its time to start.
+        desk.env |= {"GRADLAB_COLAB_AUTH": "adc", "GRADLAB_CLIENT_TIMEOUT": "15"}
         yield service
     assert service.unexpected == []

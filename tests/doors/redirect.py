@@ -1,5 +1,6 @@
 """Makes real clients speak to the stand-ins; loaded by a .pth file of their environments."""
 
+import functools
 import os
 
 if kaggle := os.environ.get("STAND_IN_KAGGLE"):
@@ -11,12 +12,6 @@ if colab := os.environ.get("STAND_IN_COLAB"):
     import colab_cli.client
     import requests
 
-    class Here(colab_cli.client.Prod):
-        """Colab, here."""
-
-        def __init__(self) -> None:
-            super().__init__(domain=colab)
-
     class Session(requests.Session):
         """What Google's credentials make of the user's token."""
 
@@ -24,5 +19,5 @@ if colab := os.environ.get("STAND_IN_COLAB"):
             super().__init__()
             self.headers["Authorization"] = f"Bearer {os.environ['STAND_IN_COLAB_TOKEN']}"
 
-    colab_cli.client.Prod = Here
+    colab_cli.client.Prod = functools.partial(colab_cli.client.Prod, domain=colab)
     colab_cli.auth.get_credentials = lambda *_, **__: Session()

@@ -12,7 +12,7 @@ from ...base.errors import GradlabError
 from ...services import limits
 from ..clients.environment import Client
 from ..clients.talk import Advice, Judge, Talk, connect
-from . import kaggle
+from . import colab, kaggle
 from .protocol import Door
 
 LONGEST = 24.0  # hours, where no limit is known
@@ -47,6 +47,17 @@ KINDS: Mapping[str, Kind] = {
         kaggle.bag,
         kaggle.FOLDERS,
         kaggle.HIDDEN,
+    ),
+    "colab": Kind(
+        colab.CLIENT,
+        colab.AGENT,
+        colab.ADVICE,
+        colab.defect,
+        colab.Colab,
+        "colab",
+        colab.refuse_machine,
+        colab.bag,
+        colab.FOLDERS,
     ),
 }
 
