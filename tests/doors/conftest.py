@@ -35,6 +35,7 @@ from ..services.conftest import cloud, machines
 from ..services.gitserver import Server, git
 from ..services.machines import Machines
 from .colab_service import Colab, Jupyter
+from .huggingface_service import HuggingFace, Job
 from .kaggle_service import TOKEN, Kaggle, Kernel
 
 __all__ = ["cloud", "machines"]
@@ -233,5 +234,19 @@ def colab(desk: Desk, install: Install, jupyter: Jupyter) -> Iterator[Colab]:
         desk.env |= service.env | {"GRADLAB_COLAB": str(install("colab"))}
         # A kernel takes its time to start.
         desk.env |= {"GRADLAB_COLAB_AUTH": "adc", "GRADLAB_CLIENT_TIMEOUT": "15"}
+        yield service
+    assert service.unexpected == []
+
+
+@pytest.fixture
+def huggingface(desk: Desk, install: Install) -> Iterator[HuggingFace]:
+    """Hugging Face, where a run has finished as soon as it is looked at."""
+
+    def run(service: HuggingFace, job: Job) -> None:
+        job.stage = "COMPLETED"
+        desk.finish(job.name)
+
+    with HuggingFace(run).running() as service:
+        desk.env |= service.env | {"GRADLAB_HUGGINGFACE": str(install("huggingface"))}
         yield service
     assert service.unexpected == []

@@ -12,7 +12,7 @@ from ...base.errors import GradlabError
 from ...services import limits
 from ..clients.environment import Client
 from ..clients.talk import Advice, Judge, Talk, connect
-from . import colab, kaggle
+from . import colab, huggingface, kaggle
 from .protocol import Door
 
 LONGEST = 24.0  # hours, where no limit is known
@@ -58,6 +58,15 @@ KINDS: Mapping[str, Kind] = {
         colab.refuse_machine,
         colab.bag,
         colab.FOLDERS,
+    ),
+    "huggingface": Kind(
+        huggingface.CLIENT,
+        huggingface.AGENT,
+        huggingface.ADVICE,
+        huggingface.defect,
+        huggingface.HuggingFace,
+        "huggingface",
+        huggingface.refuse_machine,
     ),
 }
 
