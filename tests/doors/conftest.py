@@ -191,7 +191,7 @@ def desk(pushed: tuple[Path, str], bucket: Bucket, tmp_path: Path) -> Desk:
     (home / ".gitconfig").write_text(f'[url "http://{host}/"]\n\tinsteadOf = https://{host}/\n')
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(KIT)}
     env |= bucket.env | SECRETS | {"GRADLAB_SCRATCH": str(tmp_path / "scratch")}
-    env |= {"GRADLAB_CLIENT_TIMEOUT": "0.5", "TMPDIR": str(home)}
+    env |= {"GRADLAB_CLIENT_TIMEOUT": "2", "TMPDIR": str(home)}
     made = Desk(root, home, bucket, "", env)
     made.fresh()
     return made

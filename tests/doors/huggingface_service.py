@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -94,10 +95,20 @@ class HuggingFace(Service):
                 return 200, job.told()
         return 404, {"error": "no such job"}
 
+    def _look(self, request: Request, match: re.Match[str]) -> Reply:
+        found = [job.told() for job in self.jobs if job.id == match[1]]
+        return (200, found[0]) if found else (404, {"error": "no such job"})
+
+    def _logs(self, request: Request, match: re.Match[str]) -> Reply:
+        line = json.dumps({"data": "a line", "timestamp": "2026-11-27T00:00:00Z"})
+        return 200, f"data: {line}\n\n".encode()
+
     routes = (
         ("GET", "/api/whoami-v2", _who),
         ("GET", "/api/jobs/hardware", _hardware),
         ("GET", "/api/jobs/me", _list),
         ("POST", "/api/jobs/me", _start),
         ("POST", "/api/jobs/me/(.+)/cancel", _cancel),
+        ("GET", "/api/jobs/me/(.+)/logs", _logs),
+        ("GET", "/api/jobs/me/([^/]+)", _look),
     )

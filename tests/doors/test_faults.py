@@ -52,6 +52,7 @@ def test_a_run_that_lives_is_adopted_and_never_begun_twice(desk: Desk, kaggle: K
     assert "is there already" not in desk.run(*SUBMIT).stderr
     assert len(kaggle.pushed) == 1
     assert "RUNNING" in desk.run("status", "train").stdout
+    assert "no job has made anything yet" in desk.fails(75, "collect", "train")
 
 
 @pytest.mark.parametrize(
