@@ -107,7 +107,7 @@ if on_colab:
     print("A free session ends after at most 12 hours, and after about 90 minutes without use.")
 elif on_kaggle:
     print("! Kept in /kaggle/working, which survives the session only by Save Version, or with")
-    print("  Session options > Persistence set to files. A session ends after 9 to 12 hours.")
+    print("  Session options > Persistence set to files. A session ends after 12 hours at most.")
 elif on_gradient:
     print(f"Kept in /storage/{name}, which outlives this machine: until you delete it.")
     print("A free machine ends after at most 6 hours.")

@@ -1,4 +1,4 @@
-"""Write services.md, the services side by side, from services.yaml.
+"""Write services.md, the services side by side, and the limits that the kit reckons with.
 
     python scripts/services.py
 
@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "services.md"
 DATA = ROOT / "services.yaml"
+LIMITS = ROOT / "kit" / "src" / "gradlab" / "services" / "limits.json"
 SCRIPTS = ROOT / "scripts"
 
 sys.path.insert(0, str(ROOT))
@@ -36,6 +37,12 @@ def page() -> str:
         loader=FileSystemLoader(SCRIPTS), undefined=StrictUndefined, keep_trailing_newline=True
     )
     return environment.get_template("services.md.jinja").render(services_data())
+
+
+def limits() -> str:
+    """Give the kit's table of limits."""
+    found = {name: each["figures"] for name, each in services_data()["limits"].items()}
+    return json.dumps(found, indent=2) + "\n"
 
 
 def services_data() -> dict[str, Any]:
@@ -73,6 +80,8 @@ def _claims(data: dict[str, Any]) -> Iterator[tuple[Place, dict[str, Any]]]:
         for row, figure in service["figures"].items():
             yield ["services", name, "figures", row], figure
         yield ["services", name, "machines"], {"sources": [service["machines"]["source"]]}
+    for name, limit in data["limits"].items():
+        yield ["limits", name], limit
     for number, change in enumerate(data["since_2021"]):
         yield ["since_2021", number], change
 
@@ -93,5 +102,6 @@ def _line(place: Place) -> int:
 if __name__ == "__main__":
     try:
         PAGE.write_text(page(), "utf-8")
+        LIMITS.write_text(limits(), "utf-8")
     except CatalogueError as error:
         sys.exit(str(error))

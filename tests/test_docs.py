@@ -46,6 +46,10 @@ GRADIENT += "test_the_readme_leads_from_a_fresh_project_to_a_run_on_gradient"
 INSTALLED = "tests/gradient/test_cli.py::test_the_command_of_the_message_works_when_pasted"
 UPDATED = "tests/test_updates.py::"
 UPDATED += "test_an_update_keeps_your_edits_and_takes_up_those_of_the_kit"
+DOORS = "tests/doors/test_faults.py::test_"
+HANDED = (
+    "tests/doors/test_kaggle.py::test_a_run_is_handed_over_and_its_end_is_read_from_its_own_record"
+)
 CLUSTER = "tests/slurm/test_run.py::test_"
 ADOPTED = f"{CLUSTER}the_command_given_again_follows_what_lives"
 LISTED = "tests/training/test_listed.py::"
@@ -106,10 +110,13 @@ ELSEWHERE = {
     'git init --initial-branch main && git add --all && git commit --message "Start"': GRADIENT,
     "git remote add origin https://github.com/your-github-name/my_model": GRADIENT,
     "git push --set-upstream origin main": GRADIENT,
-    "python3 -m venv ~/.cache/gradlab/gradient": INSTALLED,
-    "~/.cache/gradlab/gradient/bin/python -m pip install --requirement requirements/gradient.txt": (
-        INSTALLED
-    ),
+    "gradlab doors gradient --install": INSTALLED,
+    "gradlab doors kaggle --install": INSTALLED,
+    "gradlab doors": f"{DOORS}what_is_held_is_listed",
+    "gradlab submit train --to kaggle": HANDED,
+    "gradlab submit train --to kaggle,colab": HANDED,
+    "gradlab submit train --to kaggle,colab --follow": HANDED,
+    "gradlab collect train": f"{DOORS}a_run_that_lives_is_adopted_and_never_begun_twice",
     "~/.cache/gradlab/gradient/bin/gradient apiKey": GRADIENT,
     "gradlab setup --dry-run": GRADIENT,
     "gradlab setup": GRADIENT,

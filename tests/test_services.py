@@ -40,6 +40,11 @@ def label(machine: Machine) -> str:
     return name + (f", {memory:g} GB" if memory else "") + old
 
 
+def test_the_kit_reckons_with_the_limits_of_the_table() -> None:
+    kept = (KIT / "gradlab/services/limits.json").read_text()
+    assert json.loads(kept) == {name: each["figures"] for name, each in DATA["limits"].items()}
+
+
 def test_the_machines_to_choose_are_those_of_the_catalogue() -> None:
     known, labels = listed("gradient"), ANSWERS["__prompts__"]["gradient_machine"]
     for choice in ANSWERS["gradient_machine"]:

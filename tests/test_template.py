@@ -33,7 +33,6 @@ FILES = {
     "notebooks/train.ipynb",
     "pyproject.toml",
     "requirements.txt",
-    "requirements/gradient.txt",
     "tests/test_package.py",
     *(f".gradient/workflows/{path.name}" for path in (TEMPLATE / "workflows").glob("*.yaml")),
     *(f"runtimes/{name}.yaml" for name in ("cpu", "free-cpu", "free-gpu", "gpu", "multi-gpu")),

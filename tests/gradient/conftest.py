@@ -21,14 +21,15 @@ import pytest
 
 from gradlab.__main__ import commands
 from gradlab.cli import main
+from gradlab.remote.gradient.service import CLIENT
 
-from ..kit import KIT, PROJECT
+from ..kit import KIT
 from ..lab import Judged
 from ..warm import SERVER
 from . import quick
 from .api import Api
 
-REQUIREMENTS = PROJECT / "requirements" / "gradient.txt"
+REQUIREMENTS = CLIENT.requirements
 PYTHONS = ("3.11", "3.12", "3.13")
 INSTALLED = Path(".cache", "gradlab", "gradient")  # in a home, as the message has it
 Install = Callable[[str], Path]
@@ -98,9 +99,8 @@ def install(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
 def by_message(python: str, home: Path) -> str:
     """Give the command that `gradlab setup` shows in a project of somebody with this home."""
     root = home / "demo"
-    (root / "requirements").mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
-    shutil.copy(REQUIREMENTS, root / "requirements")
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(KIT)}
     desk = Desk(root, home, env)
     desk.workflow()
@@ -240,7 +240,7 @@ def desk(tmp_path: Path, loaded: Path, api: Api) -> Desk:
     root.mkdir()
     (root / "pyproject.toml").write_text('[project]\nname = "demo"\n')
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(KIT)}
-    env |= api.env | {"GRADLAB_GRADIENT": str(loaded), "GRADLAB_GRADIENT_TIMEOUT": "0.5"}
+    env |= api.env | {"GRADLAB_GRADIENT": str(loaded), "GRADLAB_CLIENT_TIMEOUT": "0.5"}
     made = Desk(root, home, env | {"HUB_TOKEN": "hub-secret-value"})
     made.workflow()
     return made

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.remote.gradient.service import CLIENT
+
 from .api import Api
 from .conftest import INSTALLED, PYTHONS, Desk, Install
 
@@ -30,7 +32,7 @@ def environment(folder: Path, *paths: Path) -> Path:
 def test_without_one_the_message_is_the_command_that_installs_it(desk: Desk, api: Api) -> None:
     text = desk.fails(2, "setup", GRADLAB_GRADIENT="")
     assert f"{desk.home}/.cache/gradlab/gradient" in text
-    assert f"--requirement {desk.root}/requirements/gradient.txt" in text
+    assert f"--requirement {CLIENT.requirements}" in text
     assert api.requests == []
 
 
@@ -64,7 +66,7 @@ def test_version_3_is_another_product(desk: Desk, tmp_path: Path) -> None:
     program = environment(tmp_path / "three", site)
     text = desk.fails(2, "setup", GRADLAB_GRADIENT=str(program))
     assert f"{program}: version 3.0.1 is another product" in text
-    assert "requirements/gradient.txt" in text
+    assert str(CLIENT.requirements) in text
 
 
 @pytest.mark.slow

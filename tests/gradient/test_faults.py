@@ -73,8 +73,8 @@ def test_where_nothing_listens_it_says_so(desk: Desk) -> None:
 
 
 def test_a_time_limit_that_is_no_number_is_refused(desk: Desk, api: Api) -> None:
-    text = desk.fails(2, "setup", GRADLAB_GRADIENT_TIMEOUT="soon")
-    assert "GRADLAB_GRADIENT_TIMEOUT is 'soon'" in text
+    text = desk.fails(2, "setup", GRADLAB_CLIENT_TIMEOUT="soon")
+    assert "GRADLAB_CLIENT_TIMEOUT is 'soon'" in text
     assert api.requests == []
 
 

@@ -14,7 +14,7 @@ from ..pages import Page, Shell
 from .api import KEY, Api
 
 # Run by the test of what `gradlab setup` says where there is no command line.
-INSTALLATION = ("python3 -m venv", "~/.cache/gradlab/gradient/bin/python -m pip")
+INSTALLATION = "gradlab doors gradient --install"
 GITHUB = "https://github.com/your-github-name/my_model"
 
 
@@ -55,7 +55,7 @@ def steps(page: Page) -> Iterator[str]:
 def test_the_readme_leads_from_a_fresh_project_to_a_run_on_gradient(shell: Shell, api: Api) -> None:
     page = Page(shell.project, "README.md")
     commands = list(steps(page))
-    assert sum(command.startswith(INSTALLATION) for command in commands) == 2
+    assert sum(command.startswith(INSTALLATION) for command in commands) == 1
     for command in commands:
         if command.endswith("gradient apiKey"):
             give_the_key(command, shell)

@@ -1,5 +1,5 @@
-"""The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, job,
-datasets, runs, clean, compare, publish, setup, submit, export."""
+"""The kit's commands, each with --help: doctor, check, show, run, status, logs, stop, collect, job,
+datasets, runs, clean, compare, publish, setup, submit, doors, export."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ MODULES = {
     "check": "check.check",
     "show": "check.show",
     "run": "run.runner",
-    "status": "run.slurm.watch",
-    "logs": "run.slurm.watch",
-    "stop": "run.slurm.watch",
+    "status": "remote.doors.watch",
+    "logs": "remote.doors.watch",
+    "stop": "remote.doors.watch",
+    "collect": "remote.doors.collect",
     "job": "run.worker",
     "datasets": "inventory.datasets",
     "runs": "inventory.listing",
@@ -28,7 +29,8 @@ MODULES = {
     "compare": "train.compare",
     "publish": "share.publish",
     "setup": "remote.gradient.setup",
-    "submit": "remote.gradient.submit",
+    "submit": "remote.doors.submit",
+    "doors": "remote.doors.listing",
     "export": "remote.argo.export",
 }
 

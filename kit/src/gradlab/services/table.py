@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import limits
 from .mounts import DRIVE, mounts
 
 
@@ -38,13 +39,17 @@ class Service:
     is_here: Callable[[], bool]
     storage: Callable[[str], Storage]  # of a project; a relative path is below its folder
     gpu: str = "install a torch built for your GPU and its driver"  # how to get one
-    hours: float | None = None  # the longest that a free session was seen to last
     keeps_its_disk: bool = True
     is_thrown_away: bool = False  # the machine, when the session ends
     has_secrets: bool = False  # which only a notebook can read
     has_drive: bool = False  # Google Drive, and what else `google.colab` offers
     has_workflows: bool = False  # what a job does is written in its workflow's file only
     scratch: Path | None = None  # a faster folder than the usual one, where it is there
+
+    @property
+    def hours(self) -> float | None:
+        """How long a free session lasts at most, as far as that is known."""
+        return limits.of(self.id).hours
 
 
 def here() -> Service:
@@ -99,7 +104,6 @@ SERVICES = (
         is_here=lambda: "KAGGLE_KERNEL_RUN_TYPE" in os.environ,
         storage=_on_kaggle,
         gpu="Settings > Accelerator > GPU T4 x2",
-        hours=12.0,
         keeps_its_disk=False,
         is_thrown_away=True,
         has_secrets=True,
@@ -120,7 +124,6 @@ SERVICES = (
         is_here=lambda: bool({"COLAB_RELEASE_TAG", "COLAB_BACKEND_VERSION"} & os.environ.keys()),
         storage=_on_colab,
         gpu="Runtime > Change runtime type > T4 GPU; if it is refused, try later",
-        hours=12.0,
         keeps_its_disk=False,
         is_thrown_away=True,
         has_secrets=True,
@@ -132,7 +135,6 @@ SERVICES = (
         is_here=_is_gradient_notebook,
         storage=_in_gradient_notebook,
         gpu="stop the notebook and start it on a machine with a GPU",
-        hours=6.0,
         is_thrown_away=True,
     ),
     Service(

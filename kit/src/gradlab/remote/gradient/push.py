@@ -108,3 +108,15 @@ def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         raise GradlabError("git is not installed, and a run needs a pushed commit") from None
     except subprocess.TimeoutExpired:
         raise GradlabError(f"git {arguments[0]} took longer than {TIMEOUT:g} seconds") from None
+
+
+def is_public(url: str) -> bool:
+    """Tell whether everybody may read a repository: none of the user's passwords is used."""
+    env = git.environment(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="credential.helper")
+    env |= {"GIT_CONFIG_VALUE_0": "", "GIT_ASKPASS": "true", "GIT_TERMINAL_PROMPT": "0"}
+    command = [*git.command(Path.cwd()), "ls-remote", "--quiet", "--exit-code", "--", url, "HEAD"]
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        raise GradlabError(f"{url} does not answer within {TIMEOUT:g} seconds") from None
+    return done.returncode == 0

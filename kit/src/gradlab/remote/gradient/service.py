@@ -3,17 +3,11 @@
 Promises: nothing is believed for having been asked for: what was made is looked up. Every
 failure is a `Failure` in plain words, with what would do. An API key or secret goes through
 pipes and the environment only: never an argument, a log or a file.
-
-    GRADLAB_GRADIENT_TIMEOUT  seconds that the service may keep silent (60)
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import select
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import GradlabError
-from ...base.terminal import printable
-from . import cli
+from ..clients.environment import Client
+from ..clients.talk import Advice, Failure, Talk, Thing
+from ..clients.talk import connect as talk_to
 
+__all__ = ["Failure", "Service", "Thing", "connect", "named"]
+
+CLIENT = Client("gradient", "Paperspace's command line, `gradient` 2.99,", "gradient")
 AGENT = Path(__file__).with_name("agent.py")
 VERSION = "2.99."
 PAGE = 20  # what the command line asks for
@@ -31,51 +29,39 @@ KEY_HELP = (
     "make one at https://console.paperspace.com (your team's settings, API keys), and set the "
     "environment variable PAPERSPACE_API_KEY to it"
 )
-STATUS_PAGE = "https://status.paperspace.com"
-LONGEST_WORDS = 300
-LONGEST = 1800.0  # seconds for all that one request to the agent asks of the service
-ADVICE = {
-    401: ("the service does not take the API key", KEY_HELP),
-    403: ("the API key may not do this", "take a key of the right team, or ask the team's owner"),
-    404: ("the service does not know this", "look at it in https://console.paperspace.com"),
-    409: ("this clashes with what is there", "look at it in https://console.paperspace.com"),
-    429: ("the service is too busy, or has none free", "run it again in some minutes"),
-}
-Thing = dict[str, Any]
-
-
-class Failure(GradlabError):
-    """What the service, or the way to it, refused; `status` is HTTP's, 0 for none."""
-
-    def __init__(self, message: str, status: int = 0, fatal: bool = False) -> None:
-        super().__init__(message, exit_code=1)
-        self.status = status
-        self.fatal = fatal  # nothing else can succeed
+ADVICE = Advice(
+    {
+        401: ("the service does not take the API key", KEY_HELP),
+        403: (
+            "the API key may not do this",
+            "take a key of the right team, or ask the team's owner",
+        ),
+        404: ("the service does not know this", "look at it in https://console.paperspace.com"),
+        409: ("this clashes with what is there", "look at it in https://console.paperspace.com"),
+        429: ("the service is too busy, or has none free", "run it again in some minutes"),
+    },
+    "https://status.paperspace.com",
+)
 
 
 @dataclass(frozen=True)
 class Service:
     """Calls the service, through the command line's own environment."""
 
-    program: Path
-    agent: subprocess.Popen[str]
+    talk: Talk
+
+    @property
+    def program(self) -> Path:
+        """Give the command line."""
+        return self.talk.program
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """Send a request to the agent and give its result; raises Failure."""
+        return self.talk.ask(request)
 
     def call(self, client: str, name: str, /, **arguments: Any) -> Any:
         """Call a method of a client of the SDK; objects come as mappings."""
         return self.ask({"client": client, "method": name, "arguments": arguments})
-
-    def ask(self, request: Mapping[str, Any]) -> Any:
-        """Send a request to the agent and give its result; raises Failure."""
-        assert self.agent.stdin
-        try:
-            self.agent.stdin.write(json.dumps(request) + "\n")
-            self.agent.stdin.flush()
-        except BrokenPipeError:
-            pass  # which the missing answer tells
-        answer = _read(self.agent)
-        if "result" in answer:
-            return answer["result"]
-        raise failure(answer)
 
     def command(self, *arguments: str) -> str:
         """Run the command line and give what it says, which may be that it failed."""
@@ -169,28 +155,7 @@ class Service:
 
 def failure(answer: Thing) -> Failure:
     """Say in plain words what the service, or the way to it, refused."""
-    words = " ".join(str(answer.get("words", "")).split())
-    words = "" if words.startswith("<") else printable(words[:LONGEST_WORDS])
-    status = int(answer.get("status", 0))
-    said = ": ".join(part for part in (f"HTTP {status}" if status else "", words) if part)
-    match answer.get("failure"):
-        case "status" if status in ADVICE:
-            what, advice = ADVICE[status]
-        case "status" if status >= 500:
-            what, advice = "the service failed", f"run it again in some minutes; {STATUS_PAGE}"
-        case "status":
-            what, advice = "the service refused it", "mend what it names, and run it again"
-        case "timeout" | "connection":
-            what = "the service can't be reached"
-            advice = f"look at your connection and {STATUS_PAGE}, and run it again"
-        case "answer":
-            what, advice = "the service's answer makes no sense", f"run it again; {STATUS_PAGE}"
-        case _:
-            what, advice = "the command line's Python ended unexpectedly", "run it again"
-    if wait := answer.get("wait"):
-        advice += f" (it asks to wait {wait} seconds)"
-    fatal = answer.get("failure") not in ("status", "answer") or status == 401
-    return Failure(f"{what} ({said}): {advice}" if said else f"{what}: {advice}", status, fatal)
+    return ADVICE.failure(answer)
 
 
 def things(answer: Any) -> list[Thing]:
@@ -211,51 +176,11 @@ def connect(root: Path) -> Iterator[Service]:
 
     Raises GradlabError where there is no command line that works, or no API key.
     """
-    tried: list[str] = []
-    for program in cli.candidates():
-        with _agent(program, tried) as agent:
-            if agent is not None:
-                yield Service(program, agent)
-                return
-    raise cli.missing(root, tried)
-
-
-@contextmanager
-def _agent(program: Path, tried: list[str]) -> Iterator[subprocess.Popen[str] | None]:
-    """Run the agent with the Python of a program; gives None, and adds why, where it can't."""
-    python = cli.python_of(program)
-    if python is None:
-        tried.append(f"{program}: which Python runs it can't be told")
-        yield None
-        return
-    command = [str(python), "-I", "-X", "utf8", "-W", "ignore", str(AGENT)]
-    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-    try:
-        agent = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=nothing, text=True, env=_environment()
-        )
-    except OSError as error:
-        tried.append(f"{program}: {python} does not start ({error.strerror})")
-        yield None
-        return
-    try:
-        defect = _defect(_read(agent))
-        tried += [f"{program}: {defect}"] if defect else []
-        yield None if defect else agent
-    finally:
-        agent.kill()
-        agent.communicate()
-
-
-def _environment() -> dict[str, str]:
-    hidden = ("PYTHON", "PAPERSPACE_CLI_DEBUG")  # the latter would print the key
-    env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-    seconds = env.get("GRADLAB_GRADIENT_TIMEOUT", "60")
-    if not re.fullmatch(r"\d+(\.\d+)?", seconds):
-        raise GradlabError(f"GRADLAB_GRADIENT_TIMEOUT is {seconds!r}: not a number of seconds")
-    if not env.get("PAPERSPACE_API_KEY"):
-        env.pop("PAPERSPACE_API_KEY", None)  # empty, it would hide a key that the login stored
-    return env
+    hidden = ["PAPERSPACE_CLI_DEBUG"]  # which would print the key
+    if not os.environ.get("PAPERSPACE_API_KEY"):
+        hidden.append("PAPERSPACE_API_KEY")  # empty, it would hide a key that the login stored
+    with talk_to(CLIENT, AGENT, ADVICE, _defect, root, hidden) as talk:
+        yield Service(talk)
 
 
 def _defect(greeting: Thing) -> str:
@@ -279,12 +204,3 @@ def _defect(greeting: Thing) -> str:
             f"has: {KEY_HELP}"
         )
     return ""
-
-
-def _read(agent: subprocess.Popen[str]) -> Thing:
-    assert agent.stdout
-    # It has limits of its own, but not for looking up a host's name.
-    if not select.select([agent.stdout], [], [], LONGEST)[0]:
-        agent.kill()
-    line = agent.stdout.readline()
-    return dict(json.loads(line)) if line else {"unusable": "it ended without a word"}

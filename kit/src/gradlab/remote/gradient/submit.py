@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 import yaml
 
 from ...base.errors import GradlabError, note
@@ -28,16 +27,8 @@ _EVENT = "context.event.github"
 _CREATED = re.compile(r"Created workflow run (\S+)")
 
 
-def submit_command(
-    name: Annotated[str, tyro.conf.Positional], ref: str | None = None, project: str | None = None
-) -> int:
-    """Run a workflow at Gradient by hand, on the newest commit; it must be pushed.
-
-    Args:
-        name: Of .gradient/workflows/NAME.yaml.
-        ref: Another commit, branch or tag for the workflow to check out.
-        project: Name or id of the project there; the name is this project's unless given.
-    """
+def submit(name: str, ref: str | None = None, project: str | None = None) -> int:
+    """Run a workflow at Gradient by hand, on the newest commit; it must be pushed."""
     root = session.project_root()
     path = find(name, root)
     check.load(path)

@@ -1,0 +1,67 @@
+"""`gradlab doors`: which services are open to this account, what is held there, what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+import tyro
+
+from ...base.errors import GradlabError, note
+from ...base.tables import table
+from ...services import session
+from .doors import KINDS, Doors, parse
+from .protocol import GPU
+
+OPEN, FULL, SHUT = "open", "no room", "not open"
+
+
+def doors_command(names: tyro.conf.Positional[str] = "", install: bool = False) -> int:
+    """Show which services a run can be handed to, what is held there now, and what it costs.
+
+    Args:
+        names: One of them, or several with commas between; all unless given.
+        install: Install their clients first, each in an environment of its own.
+    """
+    wanted = parse(names) if names else list(KINDS)
+    root = session.project_root()
+    if install:
+        for name in wanted:
+            _install(KINDS[name].client.installation(root), name)
+    rows, held, notes = [("door", "state", "")], [("door", "held", "hop", "costs")], []
+    with Doors(root) as doors:
+        for name in wanted:
+            try:
+                door = doors[name]
+                standing = door.standing(GPU)
+                rows.append((name, OPEN if standing.room else FULL, standing.said))
+                held += [(name, each.what, each.name, each.cost) for each in door.held()]
+            except GradlabError as error:
+                first, *more = str(error).splitlines()
+                rows.append((name, SHUT, first))
+                notes += [line for line in more if line.strip()]
+    _show(rows, held, notes)
+    return 0
+
+
+def _show(
+    rows: Sequence[tuple[str, ...]], held: Sequence[tuple[str, ...]], notes: Sequence[str]
+) -> None:
+    for line in table(rows):
+        print(line)
+    for line in notes:
+        print(line)
+    print()
+    if len(held) == 1:
+        print("Nothing is held.")
+    for line in table(held) if len(held) > 1 else ():
+        print(line)
+
+
+def _install(steps: Sequence[Sequence[str]], name: str) -> None:
+    note(f"installing the client of {name}")
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip()
+            raise GradlabError(f"the client of {name} could not be installed:\n{said[-2000:]}", 1)
