@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-from gradlab.remote.doors import bootstrap
-
 from .colab_service import PROXY, TOKEN, Colab
 from .conftest import SECRETS, Desk
-
-# What a hop does here: it reads its secrets as the true one does, and ends.
-FAR_SIDE = """
-import glob, json, os, sys, time
-CONFIG: Any = {}  # filled in by bootstrap.py
-(path,) = glob.glob(CONFIG["bag"])
-print(sorted(json.load(open(path))["env"]))
-os.unlink(path)
-while not os.path.exists("/content/go"):
-    time.sleep(0.05)
-sys.exit(0)
-"""
-
-
-@pytest.fixture
-def quick(tmp_path: Path) -> None:
-    """Let a hop at Colab end as soon as the test lets it."""
-    path = tmp_path / "far_side.py"
-    path.write_text(f"from typing import Any\n{FAR_SIDE}")
-    with patch.object(bootstrap, "FAR_SIDE", path):
-        yield
 
 
 def wait_for_end(colab: Colab, hop: str) -> None:

@@ -75,8 +75,15 @@ def parse(text: str) -> list[str]:
     """Read a list of doors; GradlabError for one that is none."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names or [""]:
+        if name == "gradient":
+            raise GradlabError(
+                "gradient keeps a run's things itself, so it can't go on elsewhere: --to gradient "
+                "alone, or a list of the others"
+            )
         if name not in KINDS:
-            raise GradlabError(f"there is no door {name!r}: --to takes {', '.join(KINDS)}")
+            raise GradlabError(
+                f"there is no door {name!r}: --to takes gradient, or {', '.join(KINDS)}"
+            )
     return list(dict.fromkeys(names))
 
 

@@ -23,6 +23,7 @@ from .submit import CODES
 from .travel import Shut, Travel
 
 PAUSE = 5.0  # seconds between two looks
+OVER = "\0"  # after a log of which there comes no more
 SAVED_WITHIN = 120.0  # seconds that a hop has to save and end
 
 
@@ -149,7 +150,7 @@ def _advanced(travel: Travel) -> Submission:
 def _print(travel: Travel, hop: Hop, printed: dict[str, str], console: Console) -> None:
     """Print what is new of a hop's log: as the storage has it, or else the service."""
     before = printed.get(hop.name, "")
-    if hop.state == "refused" or (hop.is_over and before):
+    if hop.state == "refused" or before.endswith(OVER):
         return
     text = record.log(travel.place, hop.name) if KINDS[hop.door].by_url else None
     if text is None:
@@ -157,7 +158,7 @@ def _print(travel: Travel, hop: Hop, printed: dict[str, str], console: Console) 
     new = text.removeprefix(before) if text.startswith(before) else text
     for line in new.splitlines():
         console.line(f"[{hop.number} {hop.door}] {line}")
-    printed[hop.name] = text
+    printed[hop.name] = text + OVER * hop.is_over
 
 
 def _wait_for_end(travel: Travel) -> None:
