@@ -34,7 +34,7 @@ jobs:
       script: |
         set -o pipefail
         export GRADLAB_LEASE_SECONDS=1 GRADLAB_SCRATCH=DISK
-        python -m PACKAGE train OPTIONS | tee /outputs/told/log
+        python -m PACKAGE train OPTIONS 2>&1 | tee /outputs/told/log
 """
 ROW = 'C5: {partition: low, time: "10:00", cpus: 1, engine: paths}\n'
 
