@@ -20,13 +20,21 @@ jobs:
   train:
     resources: {instance-type: C5}
     outputs: {told: {type: dataset, with: {ref: told}}}
-    env: {GRADLAB_STORAGE: "URL", PYTHONPATH: SRC, OMP_NUM_THREADS: "1"}
+    env:
+      GRADLAB_STORAGE: STORE
+      AWS_ENDPOINT_URL: ADDRESS
+      AWS_DEFAULT_REGION: us-east-1
+      AWS_ACCESS_KEY_ID: secret:AWS_ACCESS_KEY_ID
+      AWS_SECRET_ACCESS_KEY: secret:AWS_SECRET_ACCESS_KEY
+      PYTHONPATH: SRC
+      OMP_NUM_THREADS: "1"
     uses: script@v1
     with:
       image: bash:5
       script: |
+        set -o pipefail
         export GRADLAB_LEASE_SECONDS=1 GRADLAB_SCRATCH=DISK
-        python -m PACKAGE train OPTIONS | tee /outputs/told/log
+        python -m PACKAGE train OPTIONS 2>&1 | tee /outputs/told/log
 """
 ROW = 'C5: {partition: low, time: "10:00", cpus: 1, engine: paths}\n'
 
@@ -50,8 +58,11 @@ def test_a_run_begun_in_a_folder_goes_on_in_a_bucket_and_ends_on_a_cluster(
     shutil.rmtree(lab.disk)
     shutil.rmtree(lab.storage)
 
-    script = WORKFLOW.replace("URL", lab.env["GRADLAB_STORAGE"]).replace("SRC", paths(copy / "src"))
+    script = WORKFLOW.replace("STORE", lab.env["GRADLAB_STORAGE"]).replace(
+        "SRC", paths(copy / "src")
+    )
     script = script.replace("DISK", str(tmp_path / "node")).replace("PACKAGE", lab.package)
+    script = script.replace("ADDRESS", bucket.address)
     (copy / ".gradient/workflows/move.yaml").write_text(
         script.replace("OPTIONS", " ".join(lab.small))
     )
