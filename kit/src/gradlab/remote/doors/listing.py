@@ -32,7 +32,7 @@ def doors_command(names: tyro.conf.Positional[str] = "", install: bool = False) 
         for name in wanted:
             client = gradient.CLIENT if name == GRADIENT else KINDS[name].client
             _install(client.installation(root), name)
-    rows, held
+    rows, held = [("door", "state", "")], [("door", "held", "hop", "costs")]
     with Doors(root) as doors:
         for name in wanted:
             try:
