@@ -17,11 +17,10 @@ from safetensors.numpy import save
 
 from gradlab.services.machine import Device
 from gradlab.train import (
+    best_model,
     devices,
     keyed,
-    places,
     profiles,
-    provenance,
     runs,
     streams,
     weightfile,
@@ -271,11 +270,9 @@ def load_best(
 
     Raises GradlabError where the model's code is not that of the training, unless `accept`.
     """
-    advice = f"train first, with: python -m {project} train --name {name}"
-    path = places.find(project, name, "best.safetensors", advice)
-    again = f"To write it anew from the newest checkpoint: python -m {project} train --name {name}"
-    saved, settings = weightfile.unpack(path, again, trees.load)
-    provenance.compare_model(settings, Path(__file__).parent, path, accept)
+    path, saved, settings = best_model.load(
+        project, name, Path(__file__).parent, accept, trees.load
+    )
     model = ModelConfig(**settings["model"])
     learner = Learner(TrainConfig(model=model, device=device, precision="fp32"))
     learner.load(saved, path)

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.services.machine import Device
-from gradlab.train import keyed, places, profiles, provenance, runs, streams, weightfile
-from gradlab.train.collate import mapped
+from gradlab.train import best_model, keyed, profiles, runs, streams, weightfile
 from gradlab.train.loader import Loader
-from gradlab.train.torch import autocast, join, loader
+from gradlab.train.torch import autocast, in_parts, join, loader, on_cpu
 from gradlab.train.torch.network import (
     Average,
     evaluating,
@@ -50,11 +49,7 @@ class Learner:
         self.settings = dict[str, Any]()  # beside the options, what a run can't change on its way
         keyed.split(config.batch_size, self.world.size, config.accumulate)
         # The processes that split the network, if they do.
-        self.team = self._team() if config.shard else None
-
-    def _team(self) -> Any:
-        precision = self.world.precision(self.config.precision)
-        return self.world.team(precision, self.config.compile)
+        self.team = self.world.team(config.precision, config.compile) if config.shard else None
 
     def load(self, saved: Weights, source: object) -> None:
         """Build the network with weights that were saved; GradlabError where they don't fit."""
@@ -124,20 +119,11 @@ class Learner:
         self.world.seed_step(self.config.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step) if rate is None else rate
-        parts = [self._backward(part) for part in self._parts(batch)]
+        parts = [self._backward(part) for part in in_parts(batch, self.config.accumulate)]
         self._update(self.optimizer)
         if self.average:
             self.average.update()
         return {name: sum((part[name] for part in parts[1:]), parts[0][name]) for name in parts[0]}
-
-    def _parts(self, batch: Any) -> list[Any]:
-        """Give the batch in as many parts as are to be learned from one after the other."""
-        count = self.config.accumulate
-
-        def part(at: int) -> Any:
-            return mapped(batch, Tensor, lambda tensor: tensor.tensor_split(count)[at])
-
-        return [part(at) for at in range(count)] if count > 1 else [batch]
 
     def _backward(self, part: Any) -> Losses:
         """Add a part's gradients to the others'; give its share of the losses."""
@@ -192,8 +178,8 @@ class Learner:
         # Whatever is random in a network that evaluates, such as noise: no step has these seeds.
         self.world.seed_step(self.config.seed, -1 - number)
         with autocast(self.world.device, self.precision):
-            outputs = _on_cpu(self.network(inputs))
-        targets = _on_cpu(targets)
+            outputs = on_cpu(self.network(inputs))
+        targets = on_cpu(targets)
         losses = task.losses(outputs, targets)
         values = {name: float(loss) for name, loss in losses.items()}
         return values, task.seen(outputs, targets)
@@ -225,11 +211,6 @@ class Learner:
         )
 
 
-def _on_cpu(value: Any) -> Any:
-    """Give a tensor, or a structure of them, on the CPU, floating-point numbers as float32."""
-    return mapped(value, Tensor, lambda t: (t.float() if t.is_floating_point() else t).cpu())
-
-
 def load_best(
     project: str, name: str, device: Device, accept: bool = False
 ) -> tuple[Path, Learner]:
@@ -237,11 +218,7 @@ def load_best(
 
     Raises GradlabError where the model's code is not that of the training, unless `accept`.
     """
-    advice = f"train first, with: python -m {project} train --name {name}"
-    path = places.find(project, name, "best.safetensors", advice)
-    again = f"To write it anew from the newest checkpoint: python -m {project} train --name {name}"
-    saved, settings = weightfile.unpack(path, again, load)
-    provenance.compare_model(settings, Path(__file__).parent, path, accept)
+    path, saved, settings = best_model.load(project, name, Path(__file__).parent, accept, load)
     model = ModelConfig(**settings["model"])
     learner = Learner(TrainConfig(model=model, device=device, precision="fp32"))
     learner.load(saved, path)

@@ -191,14 +191,8 @@ class Trainer:
         """Leave the results, or what it takes to carry on."""
         if self.saver and self.saver.wait() < self.step:  # the last checkpoint failed
             self._save(self.saver)
-        done, files = self._is_finished(), dict[str, bytes]()
-        if self.saver and done:
+        run, files = cast(runs.Run, self.run), None
+        if self.saver and self._is_finished():
             files = self.learner.files(self.best["weights"], self.settings)
-        devices.in_first(self.world, lambda: self._leave(files, done))
-
-    def _leave(self, files: dict[str, bytes], done: bool) -> None:
-        run = cast(runs.Run, self.run)
-        if done:
-            run.finish(self.step, files, self.best, self.per_epoch)
-        else:
-            run.stop(self.step, self.total)
+        at = self.step, self.total, self.per_epoch
+        devices.in_first(self.world, lambda: run.leave(*at, files, self.best))

@@ -181,14 +181,23 @@ class Run:
         with only_observing(f"{self.curves.picture} could not be drawn"):
             self.curves.draw()
 
-    def finish(self, step: int, files: dict[str, bytes], best: State, per_epoch: int) -> None:
-        """Leave the results beside the last step's checkpoint; GradlabError if one is missing.
+    def leave(
+        self, step: int, total: int, per_epoch: int, files: dict[str, bytes] | None, best: State
+    ) -> None:
+        """Part at a step: with the results, by their names, if the run is finished.
 
-        `best` has the value of the best evaluation, and its step.
+        `best` has the value of the best evaluation, and its step. Raises GradlabError unless all
+        that is done is kept.
         """
+        if files is None:
+            self._stop(step, total)
+        else:
+            self._finish(step, files, best, per_epoch)
+
+    def _finish(self, step: int, files: dict[str, bytes], best: State, per_epoch: int) -> None:
         self.progress.close()
         self.wait()  # it may be writing one of the results
-        missing = [name for name, data in files.items() if not self._finish(name, data)]
+        missing = [name for name, data in files.items() if not self._put(name, data)]
         self._draw()
         if self.step < step:
             missing.append(f"the checkpoint of step {step:,}")
@@ -206,15 +215,14 @@ class Run:
         shown = " tensorboard/" * exists(self.work / EVENTS)
         note(f"  {' '.join(files)} metrics.jsonl curves.png{shown}")
 
-    def _finish(self, name: str, data: bytes) -> bool:
+    def _put(self, name: str, data: bytes) -> bool:
         """Write a result, and say so if another one was in its place; tell whether that worked."""
         with suppress(OSError):
             if self.step == self.opened_at and read_bytes(self.work / name) != data:
                 note(f"! {self.work / name} was damaged: written anew.")
         return self.write(name, data)
 
-    def stop(self, step: int, total: int) -> None:
-        """Part before the end; GradlabError unless all that is done is saved."""
+    def _stop(self, step: int, total: int) -> None:
         self.progress.close()
         saved = self.wait()
         if not self._close(finished=False) or saved < step:

@@ -153,11 +153,11 @@ class World:
             dist.all_reduce(values)
         return values / self.size
 
-    def team(self, precision: str, compiled: bool) -> Any:
+    def team(self, precision: machine.Precision, compiled: bool) -> Any:
         """Give the processes as those that split a model; GradlabError where they can't."""
         from .shards import team  # loads what takes a second
 
-        return team(self, precision, compiled)
+        return team(self, self.precision(precision), compiled)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Make the model's gradients those of all processes."""
@@ -200,6 +200,20 @@ def loader(
     pin = partial(mapped, kind=Tensor, act=Tensor.pin_memory) if device.type == "cuda" else None
     move = partial(mapped, kind=Tensor, act=to) if device != CPU else None
     return Loader(dataset, name, batches, workers, collate, pin, move)
+
+
+def in_parts(batch: Any, count: int) -> list[Any]:
+    """Give a batch in as many parts as are to be learned from one after the other."""
+
+    def part(at: int) -> Any:
+        return mapped(batch, Tensor, lambda tensor: tensor.tensor_split(count)[at])
+
+    return [part(at) for at in range(count)] if count > 1 else [batch]
+
+
+def on_cpu(value: Any) -> Any:
+    """Give a tensor, or a structure of them, on the CPU, floating-point numbers as float32."""
+    return mapped(value, Tensor, lambda t: (t.float() if t.is_floating_point() else t).cpu())
 
 
 def _whole(dtype: str, shape: Sequence[int], content: Any) -> Tensor:
