@@ -141,6 +141,8 @@ NOT_RUN = {
     'python -m pip install --find-links vendor --editable ".[dev]"': "fetches packages",
     'pip install --find-links vendor -e ".[export]"': "fetches packages",
     'pip install --find-links vendor "gradlab[hf]"': "fetches packages",
+    'pip install --find-links vendor "gradlab[wandb]"': "fetches packages",
+    "python -m my_model train --tracker wandb": "needs W&B's library; tests/trackers has it",
     "tensorboard --logdir storage/runs": "serves until it is stopped",
 }
 

@@ -89,7 +89,12 @@ class Cloud:
             return {"upsertBucket": {"bucket": bucket, "inserted": not lines}}
         if "RunResumeStatus" in query:
             tail = {"historyTail": json.dumps([lines[max(lines)]]) if lines else "[]"}
-            rest = {"summaryMetrics": "{}", "eventsTail": "[]", "wandbConfig": "{}", "tags": []}
+            rest = {
+                "summaryMetrics": "{}",
+                "eventsTail": "[]",
+                "wandbConfig": '{"t": 1}',
+                "tags": [],
+            }
             counts = {"logLineCount": 0, "eventsLineCount": 0}
             return {"model": PROJECT | {"bucket": bucket | tail | rest | counts if lines else None}}
         if "CreateRunFiles" in query:

@@ -25,6 +25,8 @@ def wait_for_a_change(tracked: Tracked) -> None:
 
 
 def mark(tracked: Tracked) -> list[tuple[Path, int]]:
+    if tracked.cloud and "WANDB_API_KEY" in tracked.env:
+        return [(Path("sent"), sum(map(len, tracked.cloud.history.values())))]
     kept = tracked.folder / "trackers"
     found = [*kept.glob(".mlflow"), *tracked.storage.parent.glob("trackio/*.db*")]
     return [(path, path.stat().st_mtime_ns) for path in [*found, *kept.rglob("*.wandb")]]

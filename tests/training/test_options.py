@@ -108,3 +108,9 @@ def test_parts_that_would_count_unequally_are_refused(
     assert done.code == 2
     assert f"A batch of 16 can't be shared in {parts} parts: take a --batch-size" in done.output
     assert f"{parts} divides, or another --accumulate" in done.output
+
+
+def test_a_tracker_whose_library_is_missing_is_refused(forks: Forks, tmp_path: Path) -> None:
+    done = lab(forks, tmp_path).fork("train", *TINY, "--tracker", "wandb")
+    assert done.code == 2
+    assert "--tracker wandb needs W&B's library: pip install" in done.output

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import select
+import signal
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ from ...base.files import read_bytes, write_durably
 from ...base.locks import Held, Lock
 from .. import record
 from ..places import METRICS
-from .tracker import FOLDER, TITLES, Line, Rewound, Told, Tracker
+from .tracker import FOLDER, MARK, TITLES, Line, Rewound, Told, Tracker
 
 LATER = 30.0  # seconds from a failure to the next try
 SLOW = 60.0  # seconds after which people are told that there is no answer
@@ -154,6 +155,7 @@ def main(name: str, folder: str, project: str) -> int:
     follower, text = Follower(name, Path(folder), project), ""
     parent = os.getppid()
     lock = _alone(Path(folder) / FOLDER / ".lock", parent)
+    _end_left()
     while lock and not follower.end and os.getppid() == parent:
         if select.select([0], [], [], 1.0)[0]:
             data = os.read(0, 1 << 16)
@@ -183,6 +185,19 @@ def _alone(path: Path, parent: int) -> Lock | None:
         except OSError:  # a file system without locks
             return lock
     return None
+
+
+def _end_left() -> None:
+    """End what a library had started for one that was killed: it may be sending still."""
+    mark = f"{MARK}={os.environ.get(MARK)}".encode()
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if int(path.name) != os.getpid() and mark in (path / "environ").read_bytes().split(
+                b"\0"
+            ):
+                os.kill(int(path.name), signal.SIGKILL)
+                while path.exists() and "Z" not in (path / "stat").read_text().rpartition(")")[2]:
+                    time.sleep(0.01)
 
 
 def _end_in(seconds: float) -> None:

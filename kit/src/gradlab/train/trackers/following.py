@@ -18,7 +18,7 @@ from pathlib import Path
 from ...base.errors import note, only_observing
 from ...base.files import exists, prepare, write_durably
 from ...store.location import Location
-from .tracker import FOLDER, TITLES, Name
+from .tracker import FOLDER, MARK, TITLES, Name
 
 PATIENCE = "GRADLAB_TRACKER_SECONDS"
 SECONDS = 20.0  # that the end of a session waits
@@ -34,6 +34,7 @@ class Following:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, MARK: str(folder)},
             start_new_session=True,  # what a terminal sends is for the training
         )
         assert self._process.stdin and self._process.stdout

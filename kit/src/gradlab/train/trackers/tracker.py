@@ -20,6 +20,7 @@ from ...base.errors import GradlabError
 Name = Literal["tensorboard", "wandb", "mlflow", "trackio", "none"]
 TITLES = {"wandb": "W&B", "mlflow": "MLflow", "trackio": "trackio"}
 FOLDER = "trackers"  # of a run
+MARK = "GRADLAB_FOLLOWS"  # in the environment of what follows a run: its folder
 ADDRESS = "MLFLOW_TRACKING_URI"
 # The step of a line (from 1), its epoch, and what was measured.
 Line = dict[str, float]
