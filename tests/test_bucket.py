@@ -113,7 +113,8 @@ def test_parts_that_a_killed_upload_left_are_removed_after_a_day(
 
     def left() -> list[str]:
         found = bucket.client.list_multipart_uploads(Bucket=NAME, Prefix=top)
-        return [each["Key"].removeprefix(f"{top}/") for each in found.get("Uploads", ())]
+        keys = [each["Key"] for each in found.get("Uploads", ())]
+        return sorted(key.removeprefix(f"{top}/") for key in keys)
 
     store.sweep("runs/x")
     assert left() == ["runs/x/model", "runs/xy/model"], "it may be under way"
