@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from ..gradient.api import Request
 from ..services.machine import Machine
 from .standin import PAGE, Reply, Service
@@ -76,6 +78,12 @@ class Jupyter:
             except OSError:
                 assert time.monotonic() < end and self.process.poll() is None
                 time.sleep(0.1)
+
+    def clean(self) -> None:
+        """Be a new machine: no kernel runs on it."""
+        place = f"http://127.0.0.1:{self.port}/api/kernels"
+        for kernel in requests.get(place, timeout=30).json():
+            requests.delete(f"{place}/{kernel['id']}", timeout=30)
 
     def end(self) -> None:
         self.process.terminate()
@@ -155,6 +163,7 @@ class Colab(Service):
         for notebook, found in list(self.assigned.items()):
             if found.endpoint == match[1]:
                 del self.assigned[notebook]
+                found.jupyter.clean()
         return 200, {}
 
     def _usage(self, request: Request, _: re.Match[str]) -> Reply:

@@ -1,7 +1,8 @@
 """Finds a vendor's client and the Python that runs it, in an environment of its own.
 
-Promises: looks only. In this order: the program that GRADLAB_<CLIENT> names, the environment
-that the message of `missing` installs, the search path. A program is taken only if it starts.
+Promises: looks only. In this order: the program that a variable names (GRADLAB_GRADIENT,
+GRADLAB_KAGGLE, GRADLAB_COLAB, GRADLAB_HUGGINGFACE), the environment that the message of `missing`
+installs, the search path. A program is taken only if it starts.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,10 @@ def begin(name: str, machine: str, text: str, bag: str) -> Answer:
     except colab.ColabRequestError as error:
         if error.response.status_code == 400:
             return {"full": f"the account is not entitled to {machine or 'a machine'}"}
+        note_taken(name, machine)
+        raise
+    except BaseException:
+        note_taken(name, machine)  # the answer was lost, not the machine
         raise
     files = contents(found)
     if read(files, f"{name}.begun") is None:
@@ -210,6 +215,14 @@ def begin(name: str, machine: str, text: str, bag: str) -> Answer:
                 raise
     taken.discard(found.endpoint)
     return {"endpoint": found.endpoint}
+
+
+def note_taken(name: str, machine: str) -> None:
+    """Note a machine that a hop has and that nobody was told of, so that it is given back."""
+    with suppress(Exception):
+        found = assigned(name, machine)
+        if found and read(contents(found), f"{name}.begun") is None:
+            taken.add(found.endpoint)
 
 
 def accelerator_of(endpoint: str) -> str:
