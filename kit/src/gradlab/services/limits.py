@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from importlib import resources
 from typing import Any
-
-FILE = Path(__file__).with_name("limits.json")
 
 
 @dataclass(frozen=True)
@@ -30,5 +28,6 @@ def of(service: str) -> Limits:
 
 @cache
 def _table() -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = json.loads(FILE.read_text("utf-8"))
+    text = resources.files(__package__).joinpath("limits.json").read_text("utf-8")
+    table: dict[str, dict[str, Any]] = json.loads(text)
     return table
