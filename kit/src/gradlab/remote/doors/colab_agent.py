@@ -199,9 +199,9 @@ def begin(name: str, machine: str, text: str, bag: str) -> Answer:
     except BaseException:
         note_taken(name, machine)  # the answer was lost, not the machine
         raise
+    taken.add(found.endpoint)
     files = contents(found)
     if read(files, f"{name}.begun") is None:
-        taken.add(found.endpoint)
         got = accelerator_of(found.endpoint)
         if got != (machine or "NONE"):
             return {"full": f"it gives {got} where {machine or 'no GPU'} was asked for"}
