@@ -85,7 +85,7 @@ def test_a_run_tells_its_beginning_its_end_and_what_is_between(
         [
             f"{name} starts: 400 steps",
             f"{name} stopped at step 60 of 400, saved",
-            f"{name} carries on at step 60 of 400 steps",
+            f"{name} carries on at step 60 of 400",
             f"{name} has finished",
         ]
     )
