@@ -1,4 +1,7 @@
-"""The project's workflow for GitHub: safe by its linters, and each of its commands works."""
+"""The project's workflows for GitHub: safe by its linters, and each command of the checks works.
+
+What trains on a push is tried in tests/doors.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ from .kit import cache_of_types
 PROGRAMS = Path(sys.executable).parent
 CONSTRAINTS = TEMPLATE / "requirements" / "constraints.txt"
 FILE = Path(".github/workflows/checks.yaml")
+FILES = {FILE: 45, FILE.with_name("train.yaml"): 350}  # minutes that a job may take at most
+every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 # Of the actions' own tags; a pin is good for the release that stands beside it, and no other.
 RELEASES = {
     "actions/checkout": ("v7.0.1", "3d3c42e5aac5ba805825da76410c181273ba90b1"),
@@ -30,38 +35,42 @@ RELEASES = {
 }
 
 
-def jobs(project: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((project / FILE).read_text())["jobs"]
+def jobs(project: Path, file: Path = FILE) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((project / file).read_text())["jobs"]
     return found
 
 
-def test_zizmor_finds_nothing_even_when_asked_for_everything(project: Path) -> None:
-    command = [PROGRAMS / "zizmor", "--offline", "--persona", "auditor", project / FILE]
+@every_file
+def test_zizmor_finds_nothing_even_when_asked_for_everything(project: Path, file: Path) -> None:
+    command = [PROGRAMS / "zizmor", "--offline", "--persona", "auditor", project / file]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "No findings to report" in done.stdout
 
 
-def test_the_file_has_the_form_that_github_asks_for(project: Path) -> None:
+@every_file
+def test_the_file_has_the_form_that_github_asks_for(project: Path, file: Path) -> None:
     schema = ["--builtin-schema", "vendor.github-workflows"]
-    command = [PROGRAMS / "check-jsonschema", *schema, project / FILE]
+    command = [PROGRAMS / "check-jsonschema", *schema, project / file]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_every_action_is_pinned_by_the_commit_of_a_release(project: Path) -> None:
-    used = re.findall(r"uses: (\S+)@([0-9a-f]{40}) # (\S+)\n", (project / FILE).read_text())
+@every_file
+def test_every_action_is_pinned_by_the_commit_of_a_release(project: Path, file: Path) -> None:
+    used = re.findall(r"uses: (\S+)@([0-9a-f]{40}) # (\S+)\n", (project / file).read_text())
     assert len(used) == sum(
-        "uses" in step for job in jobs(project).values() for step in job["steps"]
+        "uses" in step for job in jobs(project, file).values() for step in job["steps"]
     )
     assert {name: (release, commit) for name, commit, release in used} == RELEASES
 
 
-def test_jobs_may_read_the_code_and_nothing_else_and_end_in_time(project: Path) -> None:
-    assert yaml.safe_load((project / FILE).read_text())["permissions"] == {}
-    for job in jobs(project).values():
+@every_file
+def test_jobs_may_read_the_code_and_nothing_else_and_end_in_time(project: Path, file: Path) -> None:
+    assert yaml.safe_load((project / file).read_text())["permissions"] == {}
+    for job in jobs(project, file).values():
         assert job["permissions"] == {"contents": "read"}
-        assert job["timeout-minutes"] <= 45
+        assert job["timeout-minutes"] <= FILES[file]
         assert job["steps"][0]["with"]["persist-credentials"] is False
 
 
