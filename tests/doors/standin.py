@@ -6,10 +6,12 @@ A request that it does not know is an error of the test: see `unexpected`.
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -19,6 +21,9 @@ from ..gradient.api import Fault, Request, Server
 
 PAGE = b"<!DOCTYPE html><html><body>Welcome to the hotel. Log in.</body></html>"
 Reply = tuple[int, Any]
+FAULTS: list[Any] = ["lost", 500, "html", "drop", 404, 401, "stale", 403, 409, 429, "timeout"]
+# Each request meets one of them. Every request all of them: ROUNDS=11
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
 Route = Callable[[Any, Request, re.Match[str]], Reply]
 
 
@@ -132,3 +137,13 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def faults_in_turn(requests: int, kinds: Sequence[Any] = FAULTS) -> Iterator[tuple[int, Any]]:
+    """Give requests by their numbers, each with what goes wrong there; begins with a random one."""
+    first = random.randrange(len(kinds))
+    print(f"The faults begin with number {first} of the kinds.")
+    for turn in range(ROUNDS):
+        yield from (
+            (nth, kinds[(first + turn + nth) % len(kinds)]) for nth in range(1, requests + 1)
+        )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from .colab_service import Colab
 from .conftest import Desk
+from .standin import FAULTS, faults_in_turn
 
 SUBMIT = ("submit", "train", "--to", "colab")
 FIRST = 12  # requests, from the login to the machine's kernel
-KINDS: list[Any] = [500, "lost", "html", "drop", 404, 401, 403, 409]
+# Without those for which it waits.
+KINDS = [kind for kind in FAULTS if kind not in ("timeout", 429, "stale")]
 
 
 @pytest.mark.slow
@@ -19,18 +19,20 @@ KINDS: list[Any] = [500, "lost", "html", "drop", 404, 401, 403, 409]
 def test_after_a_fault_in_any_request_the_same_command_completes_it(
     desk: Desk, colab: Colab
 ) -> None:
-    for nth in range(1, FIRST + 1):
+    for nth, kind in faults_in_turn(FIRST, KINDS):
         colab.clear()
         desk.fresh()
-        colab.fail(KINDS[nth % len(KINDS)], nth=nth)
+        colab.fail(kind, nth=nth)
         done = desk.run(*SUBMIT)
         colab.faults.clear()
         if done.returncode:
-            assert colab.assigned == {}, f"a machine is held after request {nth}: {done.stderr}"
+            assert colab.assigned == {}, (
+                f"a machine is held after {kind} in request {nth}: {done.stderr}"
+            )
         for _ in range(3):
             if done.returncode:
                 done = desk.run(*SUBMIT)
-        assert done.returncode == 0, (nth, done.stderr)
+        assert done.returncode == 0, (nth, kind, done.stderr)
         assert len(colab.assigned) == 1
         (hop,) = [hop["name"] for hop in desk.hops()]
         desk.finish(hop)

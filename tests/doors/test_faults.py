@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from .conftest import Desk
 from .kaggle_service import FULL, Kaggle, Kernel
+from .standin import faults_in_turn
 
 REQUESTS = 15  # of a run that is handed to Kaggle and has finished when it is looked at
 SUBMIT = ("submit", "train", "--to", "kaggle")
-EVERYWHERE = {"done but not answered": ["lost"], "refused": [500]}
-IN_TURN = {"in turn": [401, "html", 403, "drop", 404, 409, "stale", 429, "timeout"]}
 
 
 def begun(desk: Desk, kaggle: Kaggle) -> None:
@@ -26,21 +23,20 @@ def test_the_number_of_requests_is_known(desk: Desk, kaggle: Kaggle) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kinds", (EVERYWHERE | IN_TURN).values(), ids=EVERYWHERE | IN_TURN)
 def test_after_a_fault_in_any_request_the_same_command_completes_it(
-    desk: Desk, kaggle: Kaggle, kinds: list[Any]
+    desk: Desk, kaggle: Kaggle
 ) -> None:
-    for nth in range(1, REQUESTS + 1):
+    for nth, kind in faults_in_turn(REQUESTS):
         kaggle.clear()
         desk.fresh()
-        kaggle.fail(kinds[nth % len(kinds)], nth=nth)
+        kaggle.fail(kind, nth=nth)
         done = desk.run(*SUBMIT)
         kaggle.faults.clear()
         for _ in range(3):
             if "train: done" not in done.stderr:
                 done = desk.run(*SUBMIT)
-        assert "train: done" in done.stderr, (nth, done.stderr)
-        assert [kernel.runs for kernel in kaggle.kernels.values()] == [1], nth
+        assert "train: done" in done.stderr, (nth, kind, done.stderr)
+        assert [kernel.runs for kernel in kaggle.kernels.values()] == [1], (nth, kind)
         assert kaggle.datasets == {} and kaggle.live() == []
     assert desk.spills() == []
 

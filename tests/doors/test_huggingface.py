@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from .conftest import SECRETS, Desk
 from .huggingface_service import TOKEN, HuggingFace
+from .standin import faults_in_turn
 
 SUBMIT = ("submit", "train", "--to", "huggingface")
-KINDS: list[Any] = ["lost", 500, "html", "drop", 404, 401, "stale", 403, 409, 429, "timeout"]
 
 
 def test_a_run_is_handed_over_as_a_job_with_its_secrets(
@@ -29,21 +28,22 @@ def test_a_run_is_handed_over_as_a_job_with_its_secrets(
     assert desk.spills() == []
 
 
+@pytest.mark.slow
 def test_after_a_fault_in_any_request_the_same_command_completes_it(
     desk: Desk, huggingface: HuggingFace
 ) -> None:
     desk.ok(*SUBMIT)
-    for nth in range(1, len(huggingface.requests) + 1):
+    for nth, kind in faults_in_turn(len(huggingface.requests)):
         huggingface.clear()
         desk.fresh()
-        huggingface.fail(KINDS[nth % len(KINDS)], nth=nth)
+        huggingface.fail(kind, nth=nth)
         done = desk.run(*SUBMIT)
         huggingface.faults.clear()
         for _ in range(3):
             if "train: done" not in done.stderr:
                 done = desk.run(*SUBMIT)
-        assert "train: done" in done.stderr, (nth, done.stderr)
-        assert len(huggingface.jobs) == 1, nth
+        assert "train: done" in done.stderr, (nth, kind, done.stderr)
+        assert len(huggingface.jobs) == 1, (nth, kind)
     assert desk.spills() == []
 
 
