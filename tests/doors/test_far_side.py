@@ -77,7 +77,7 @@ def test_a_run_that_can_not_begin_is_told_with_the_reason(
         run(service, kernel)
 
     kaggle.runs = without_code
-    desk.ok("submit", "train", "--to", "kaggle")
+    desk.run("submit", "train", "--to", "kaggle")  # it may have ended by then
     done = desk.run("logs", "train", "--follow")
     assert done.returncode == 1
     assert "it could not begin: git -C" in done.stderr, done.stderr
