@@ -26,6 +26,7 @@ PART += ("task", "train")
 FILES = {
     ".dockerignore",
     ".github/workflows/checks.yaml",
+    ".github/workflows/train.yaml",
     ".gitignore",
     "Dockerfile",
     "LICENSE",

@@ -57,8 +57,11 @@ def test_random_kills_leave_the_bytes_of_an_uninterrupted_run(
     assert lab.steps() == tensorboard_steps(lab.folder()) == list(range(1, STEPS + 1))
 
 
-def test_two_workers_give_the_same_bytes_as_none(lab: FrameworkLab, whole: FrameworkLab) -> None:
-    lab.train("--workers", "2")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_any_number_of_workers_gives_the_same_bytes(
+    lab: FrameworkLab, whole: FrameworkLab, workers: str
+) -> None:
+    lab.train("--workers", workers)
     assert lab.results() == whole.results()
 
 
