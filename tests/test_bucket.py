@@ -20,7 +20,7 @@ import pytest
 from gradlab.base.errors import GradlabError
 from gradlab.base.locks import Held
 from gradlab.services import session, urls
-from gradlab.store import clients, objects, remote, uploads
+from gradlab.store import clients, leftovers, objects, remote
 from gradlab.store.datasets import Datasets, close
 from gradlab.store.leases import Lease, Lost, fence
 from gradlab.store.location import Location
@@ -118,7 +118,7 @@ def test_parts_that_a_killed_upload_left_are_removed_after_a_day(
 
     store.sweep("runs/x")
     assert left() == ["runs/x/model", "runs/xy/model"], "it may be under way"
-    monkeypatch.setattr(uploads, "ABANDONED_AFTER", -60.0)
+    monkeypatch.setattr(leftovers, "ABANDONED_AFTER", -60.0)
     store.sweep("runs/x")
     assert left() == ["runs/xy/model"]
 

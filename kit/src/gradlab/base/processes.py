@@ -142,11 +142,11 @@ def attend(
             take(data)
 
 
-def kill(mark: str) -> int:
-    """Kill what carries a job's mark and what descends from it; give how many there were."""
+def kill(mark: str, variable: str = MARK) -> int:
+    """Kill what carries a mark in its environment, and what descends from it; give how many."""
     killed: set[int] = set()
     limit = time.monotonic() + KILLED_WITHIN
-    while (found := marked(mark)) and time.monotonic() < limit:
+    while (found := marked(mark, variable)) and time.monotonic() < limit:
         family = {below for pid in found for below in supervisor.family(pid)}
         supervisor.send(signal.SIGKILL, family.union(found))
         killed |= family.union(found)
@@ -154,9 +154,9 @@ def kill(mark: str) -> int:
     return len(killed)
 
 
-def marked(mark: str) -> list[int]:
-    """Find the processes that carry a job's mark; none where there is no /proc."""
-    wanted, found = f"{MARK}={mark}".encode(), []
+def marked(mark: str, variable: str = MARK) -> list[int]:
+    """Find the processes that carry a mark in a variable; none where there is no /proc."""
+    wanted, found = f"{variable}={mark}".encode(), []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:

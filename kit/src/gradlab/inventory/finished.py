@@ -22,7 +22,7 @@ from ..store.shelf import key_of
 from ..store.versions import MANIFEST
 from ..train.places import CHECKPOINTS
 from ..train.run_copies import HELD
-from .things import IN_USE, Thing, job_of, size_of, taken, training
+from .things import IN_USE, Thing, aged, job_of, mark, size_of, taken, training
 
 DAY = 24 * 3600.0  # seconds
 SCRAPS = ("inputs", "tmp", "root", "layers", "mirror", "brought")  # made anew for each attempt
@@ -47,10 +47,6 @@ def drafts(place: Location) -> Iterator[Thing]:
 def _is_submitted(place: Place) -> bool:
     last = submission.current(place)
     return bool(last and last[2])
-
-
-def _mark(record: Record) -> str:
-    return f"{record.run.id} {record.run.finished}"
 
 
 def _of_finished(place: Place, record: Record, location: Location) -> Iterator[Thing]:
@@ -86,10 +82,10 @@ def _draft(side: Backend, key: str) -> str:
 
 def _with_job(place: Place, job: str, record: Record, remove: Remove) -> Remove:
     """Have a job's lock while something of it goes, if its run is what it was."""
-    mark = _mark(record)
+    then = mark(record)
 
     def locked() -> str:
-        with job_of(place, job.partition("~")[0], mark) as why:
+        with job_of(place, job.partition("~")[0], then) as why:
             return why or remove()
 
     return locked
@@ -101,7 +97,7 @@ def _between_runs(place: Place, record: Record, remove: Remove) -> Remove:
     def locked() -> str:
         with holding.beginning(place):
             now = Record.load(place.backend, place.record)
-            if now is None or _mark(now) != _mark(record) or is_at_work(place, now.jobs):
+            if now is None or mark(now) != mark(record) or is_at_work(place, now.jobs):
                 return IN_USE
             return remove()
 
@@ -118,8 +114,8 @@ def _beside(place: Place, job: str, record: Record, side: Backend) -> Iterator[T
             return taken(side, aside)() if belongings.is_only_aside(place.drafts / job) else IN_USE
 
         what = f"a draft of {job!r} that was set aside"
-        found = Thing(what, side.where(aside), size_of(side, aside), remove)
-        yield Thing(what, found.where, found.size, _with_job(place, job, record, found.remove))
+        locked = _with_job(place, job, record, remove)
+        yield Thing(what, side.where(aside), size_of(side, aside), locked)
     for name in SCRAPS:
         key = f"{top}/{name}"
         if size := size_of(side, key):
@@ -167,20 +163,8 @@ def logs(place: Location, days: float) -> Iterator[Thing]:
             for name in sorted(side.list(f"workflows/{workflow}/logs")):
                 key = f"workflows/{workflow}/logs/{name}"
                 if side.age(key) > days * DAY:
-                    remove = _file(side, key, days * DAY)
+                    remove = aged(side, key, days * DAY)
                     yield Thing("an old log", side.where(key), side.size(key) or 0, remove)
-
-
-def _file(side: Backend, key: str, seconds: float) -> Remove:
-    """Give what removes a file if it is still as old."""
-
-    def remove() -> str:
-        if side.size(key) is not None and side.age(key) <= seconds:
-            return IN_USE
-        removal.drop(side, key)
-        return ""
-
-    return remove
 
 
 def handed(place: Location, days: float) -> Iterator[Thing]:

@@ -25,6 +25,7 @@ from ..store import models
 from ..store.datasets import Datasets
 from ..store.location import Location
 from ..store.records import Records
+from ..store.shelf import key_of
 from ..store.versions import Version
 from ..train import heads, learned, summary
 
@@ -124,7 +125,7 @@ def _learned_from(version: Version, store: Datasets) -> Iterator[str]:
     """Give the SHA-256 of the datasets that a version's weights have learned from."""
     weights = [path for path in version.tree.files if path.endswith(".safetensors")]
     for path in weights[:LOOKED_AT]:
-        key = f"datasets/{version.name.replace('/', '@')}/{version.id}/data/{path}"
+        key = f"{key_of(version.name, version.id)}/data/{path}"
         try:
             metadata = heads.metadata(lambda a, b, key=key: store.backend.part(key, a, b))  # type: ignore[misc]
             settings: dict[str, Any] = json.loads(metadata.get("settings", "{}"))

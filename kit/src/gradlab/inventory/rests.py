@@ -15,7 +15,7 @@ from ..store.location import Location
 from ..store.shelf import REMOVED, TOP, key_of
 from ..store.uploads import Upload
 from ..store.versions import MANIFEST
-from .things import CHANGED, IN_USE, Thing, size_of, taken
+from .things import CHANGED, Thing, aged, size_of, taken
 
 ABANDONED = leftovers.ABANDONED_AFTER
 # As writers name what they have not finished; what two tries at one file ask; what is asked once.
@@ -75,13 +75,7 @@ def _is_old(side: Backend, key: str) -> bool:
 
 
 def _file(side: Backend, key: str, size: int) -> Thing:
-    def remove() -> str:
-        if side.size(key) is not None and not _is_old(side, key):
-            return IN_USE
-        removal.drop(side, key)
-        return ""
-
-    return Thing("what a killed writer left", side.where(key), size, remove)
+    return Thing("what a killed writer left", side.where(key), size, aged(side, key, ABANDONED))
 
 
 def of_uploads(place: Location) -> Iterator[Thing]:

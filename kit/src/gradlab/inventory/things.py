@@ -47,6 +47,23 @@ def taken(side: Backend, key: str) -> Callable[[], str]:
     return remove
 
 
+def aged(side: Backend, key: str, seconds: float) -> Callable[[], str]:
+    """Give what removes a file if it is still older than so many seconds."""
+
+    def remove() -> str:
+        if side.size(key) is not None and side.age(key) <= seconds:
+            return IN_USE
+        removal.drop(side, key)
+        return ""
+
+    return remove
+
+
+def mark(record: Record) -> str:
+    """Give a text that changes when a run ends or another begins."""
+    return f"{record.run.id} {record.run.finished}"
+
+
 @contextmanager
 def job_of(place: Place, name: str, run: str) -> Iterator[str]:
     """Have a job's lock; give why it can't be had, or why the run is another by now."""
@@ -55,7 +72,7 @@ def job_of(place: Place, name: str, run: str) -> Iterator[str]:
             yield IN_USE
             return
         record = Record.load(place.backend, place.record)
-        same = record is not None and f"{record.run.id} {record.run.finished}" == run
+        same = record is not None and mark(record) == run
         yield "" if same else CHANGED
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..base import files
 from ..base.errors import GradlabError, note
 from ..services import urls
-from . import clients, transfer, uploads
+from . import clients, leftovers, transfer, uploads
 from .backend import Data
 from .looking import Looking
 from .refusals import StorageError
@@ -233,7 +233,7 @@ class ObjectStore(Looking):
                 self.delete(f"{folder}/{name}")
         with suppress(OSError):  # some servers can't list them, and some users may not
             for upload in self._uploads(folder, hurry=True):
-                if upload.age > uploads.ABANDONED_AFTER:
+                if upload.age > leftovers.ABANDONED_AFTER:
                     self.abort(upload)
 
     def uploads(self) -> Sequence[Upload]:

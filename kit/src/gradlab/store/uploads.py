@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-ABANDONED_AFTER = 24 * 3600.0  # seconds: a younger one may be under way
-
 
 @dataclass(frozen=True)
 class Upload:

@@ -44,17 +44,12 @@ class Colab:
     talk: Talk
     id: str = "colab"
     name: str = "Colab"
-    own_record: bool = False
 
     def standing(self, machine: str) -> Standing:
         """Say the balance of units and what is used of them in an hour."""
         found = self._ask("usage")
         said = f"{found['balance']:.1f} units are left, {found['rate']:.2f} are used in an hour"
         return Standing(True, f"{said} by {found['machines']} machines")
-
-    def known(self, task: Task) -> tuple[str, ...]:
-        """Nothing: a machine is found by the hop's name."""
-        return ()
 
     def find(self, task: Task) -> Seen:
         """Say how the hop stands on its machine."""

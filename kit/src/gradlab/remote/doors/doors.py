@@ -32,7 +32,6 @@ class Kind:
     bag: Callable[[str], str] = lambda _: ""
     folders: Sequence[str] = ("/tmp",)
     hidden: Sequence[str] = ()
-    by_url: bool = True  # the run's things go to a storage of one's own
 
 
 KINDS: Mapping[str, Kind] = {

@@ -52,7 +52,6 @@ class HuggingFace:
     talk: Talk
     id: str = "huggingface"
     name: str = "Hugging Face"
-    own_record: bool = False
 
     def standing(self, machine: str) -> Standing:
         """Say what an hour costs, and whether the account can pay."""
@@ -64,10 +63,6 @@ class HuggingFace:
         if not found["pays"]:
             return Standing(False, f"{said}, and the account has no way to pay: {BILLING}")
         return Standing(True, said)
-
-    def known(self, task: Task) -> tuple[str, ...]:
-        """Nothing: a job has the hop's name."""
-        return ()
 
     def find(self, task: Task) -> Seen:
         """Say how the job stands."""

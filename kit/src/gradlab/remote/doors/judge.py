@@ -55,21 +55,6 @@ def _noted(code: int, asked: bool) -> Verdict:
     return Verdict("failed", f"the run has failed, exit code {code}: see its log")
 
 
-def by_service(seen: Seen) -> Verdict | None:
-    """Judge a hop at a service that knows of the run's jobs itself; None while it goes on."""
-    said = seen.said or seen.word
-    match seen.word:
-        case "waiting" | "running":
-            return None
-        case "ended":
-            return Verdict("done", said)
-        case "cancelled":
-            return Verdict("stopped", said, by_someone=True)
-        case "absent":
-            return Verdict("failed", "the service does not know it any more")
-    return Verdict("failed", said)
-
-
 def _could_not_begin(printed: str) -> str:
     lines = [line for line in printed.splitlines() if MARK in line]
     return lines[-1].partition(MARK)[2] if lines else ""

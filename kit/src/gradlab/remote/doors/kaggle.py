@@ -29,8 +29,11 @@ ADVICE = Advice(
     {
         401: ("Kaggle does not take the token", TOKEN_HELP),
         403: ("the token may not do this", TOKEN_HELP),
-        404: ("Kaggle does not know this", "look at it in https://www.kaggle.com/work/code"),
-        409: ("this clashes with what is there", "look at https://www.kaggle.com/work/code"),
+        404: ("Kaggle does not know this", "look at your notebooks at https://www.kaggle.com"),
+        409: (
+            "this clashes with what is there",
+            "look at your notebooks at https://www.kaggle.com",
+        ),
         429: ("Kaggle is too busy", "run it again in some minutes"),
     },
     "https://www.kaggle.com",
@@ -61,7 +64,6 @@ class Kaggle:
     pause: float = PAUSE
     id: str = "kaggle"
     name: str = "Kaggle"
-    own_record: bool = False
 
     def standing(self, machine: str) -> Standing:
         """Say how many hours of GPU the week has left."""
@@ -72,10 +74,6 @@ class Kaggle:
         said = f"{left:.1f} of {quota['allowed']:g} hours of GPU are left this week"
         said += f", renewed at {quota['renewed']}" if quota["renewed"] else ""
         return Standing(left > 0, said)
-
-    def known(self, task: Task) -> tuple[str, ...]:
-        """Nothing: a notebook has the hop's name."""
-        return ()
 
     def find(self, task: Task) -> Seen:
         """Say how the notebook's session stands."""

@@ -7,7 +7,6 @@ for. So whatever was cut off is found again by that name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 from ..clients.talk import Failure
@@ -25,13 +24,9 @@ class Task:
     """A hop as a door gets it; `script` is Python for the other side, without a secret in it."""
 
     name: str
-    workflow: str
-    root: Path
-    commit: str
     script: str
     machine: str
     seconds: float  # that it may take
-    known: tuple[str, ...] = ()  # runs that were there before, where none can be named
 
 
 @dataclass(frozen=True)
@@ -74,17 +69,9 @@ class Door(Protocol):
 
     id: str
     name: str
-    own_record: bool
-    """It knows of the run's jobs itself, and keeps what they make: no storage of ours is used."""
 
     def standing(self, machine: str) -> Standing:
         """Say whether it is open, and what of its quota or balance is left; starts nothing."""
-
-    def known(self, task: Task) -> tuple[str, ...]:
-        """Name what is there before a hop begins, where the service gives no names; else nothing.
-
-        Noted with the hop, it is how `find` knows what is new.
-        """
 
     def find(self, task: Task) -> Seen:
         """Say how a hop stands."""

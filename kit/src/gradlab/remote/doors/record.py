@@ -42,7 +42,6 @@ class Hop:
     said: str = ""
     before: str = ""  # how far the run had come
     run_before: str = ""  # id of the last run that had finished
-    known: list[str] = field(default_factory=list)
 
     @property
     def is_over(self) -> bool:

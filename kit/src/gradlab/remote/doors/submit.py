@@ -107,7 +107,7 @@ def _submission(
     desk: Desk, doors: list[str], machine: str, hours: float, ref: str | None
 ) -> Submission:
     storage = str(desk.place.backend)
-    if any(KINDS[door].by_url for door in doors) and not urls.is_url(storage):
+    if not urls.is_url(storage):
         raise GradlabError(
             f"the storage is {storage}, a folder of this machine, which another one can't reach: "
             "set GRADLAB_STORAGE to a URL such as s3://bucket/folder, here and each time"

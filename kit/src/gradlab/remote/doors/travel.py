@@ -60,8 +60,6 @@ class Travel:
         """Say what became of a hop; None while it goes on."""
         task, door = self.task(hop), self.doors[hop.door]
         seen = door.find(task)
-        if door.own_record:
-            return judge.by_service(seen)
         outcome = record.outcome(self.place, task)
         if seen.lives and not outcome:
             return None
@@ -89,13 +87,9 @@ class Travel:
         text = bootstrap.script(self.submission, hop, self.below, limit, bag, kind.folders)
         return Task(
             hop.name,
-            self.submission.workflow,
-            self.root,
-            self.submission.commit,
             text,
             self.submission.machine,
             limit,
-            tuple(hop.known),
         )
 
     def _next(self) -> Hop:
@@ -125,12 +119,9 @@ class Travel:
 
     def _hop(self, door: str) -> Hop:
         number = len(self.submission.hops) + 1
-        hop = Hop(number, door, self.submission.next_name(self.project), began=record.now())
-        known = list(self.doors[door].known(self.task(hop)))
-        if KINDS[door].by_url:
-            before, ran = progress.measure(self.place), progress.finished(self.place)
-            return replace(hop, known=known, before=before, run_before=ran)
-        return replace(hop, known=known)
+        name = self.submission.next_name(self.project)
+        before, ran = progress.measure(self.place), progress.finished(self.place)
+        return Hop(number, door, name, began=record.now(), before=before, run_before=ran)
 
     def _begin(self, hop: Hop) -> Hop | None:
         """Start a hop unless it is there already; None where its door has no room after all."""

@@ -17,7 +17,6 @@ from ...store.datasets import usable
 from ..clients.talk import Failure
 from . import record
 from .desk import Desk
-from .doors import KINDS
 from .record import Hop, Submission
 from .submit import CODES
 from .travel import Shut, Travel
@@ -75,12 +74,12 @@ def stop_command(name: Annotated[str, tyro.conf.Positional]) -> int:
     if submission is None or submission.state != "open":
         return cluster.stop_command(name)
     hop = submission.last
-    if hop and not hop.is_over and KINDS[hop.door].by_url:
+    if hop and not hop.is_over:
         with usable(desk.place.backend):
             record.ask_to_stop(desk.place, hop.name)
         note(f"{hop.name} was asked to save and end")
     with desk.travel(submission) as travel:
-        if hop and KINDS[hop.door].by_url:
+        if hop:
             _wait_for_end(travel)
         submission = travel.submission
         if submission.state == "open":
@@ -152,7 +151,7 @@ def _print(travel: Travel, hop: Hop, printed: dict[str, str], console: Console) 
     before = printed.get(hop.name, "")
     if hop.state == "refused" or before.endswith(OVER):
         return
-    text = record.log(travel.place, hop.name) if KINDS[hop.door].by_url else None
+    text = record.log(travel.place, hop.name)
     if text is None:
         text = travel.doors[hop.door].logs(travel.task(hop))
     new = text.removeprefix(before) if text.startswith(before) else text

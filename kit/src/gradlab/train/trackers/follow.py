@@ -15,7 +15,6 @@ import json
 import os
 import re
 import select
-import signal
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
+from ...base import processes
 from ...base.errors import reason
 from ...base.files import read_bytes, write_durably
 from ...base.locks import Held, Lock
@@ -155,7 +155,8 @@ def main(name: str, folder: str, project: str) -> int:
     follower, text = Follower(name, Path(folder), project), ""
     parent = os.getppid()
     lock = _alone(Path(folder) / FOLDER / ".lock", parent)
-    _end_left()
+    # What a library had started for one that was killed may be sending still.
+    processes.kill(folder, MARK)
     while lock and not follower.end and os.getppid() == parent:
         if select.select([0], [], [], 1.0)[0]:
             data = os.read(0, 1 << 16)
@@ -185,19 +186,6 @@ def _alone(path: Path, parent: int) -> Lock | None:
         except OSError:  # a file system without locks
             return lock
     return None
-
-
-def _end_left() -> None:
-    """End what a library had started for one that was killed: it may be sending still."""
-    mark = f"{MARK}={os.environ.get(MARK)}".encode()
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is somebody else's
-            if int(path.name) != os.getpid() and mark in (path / "environ").read_bytes().split(
-                b"\0"
-            ):
-                os.kill(int(path.name), signal.SIGKILL)
-                while path.exists() and "Z" not in (path / "stat").read_text().rpartition(")")[2]:
-                    time.sleep(0.01)
 
 
 def _end_in(seconds: float) -> None:
